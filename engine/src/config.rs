@@ -1,0 +1,270 @@
+//! What an engine is told at its start, and every number that bounds it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::io::Command;
+
+/// Everything an engine is told. Start from [`Config::new`] and change what differs.
+///
+/// ```
+/// use mcp_proxy_engine::{Command, Config, Server};
+/// let command = Command { program: "uvx".into(), args: vec!["mcp-server-time".into()], env: vec![], cwd: None };
+/// let mut config = Config::new(Server::new("default", command));
+/// config.limits.max_body = 1 << 20;
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The servers to offer. One named `default` is reached at `/mcp`, each at `/servers/NAME/mcp`.
+    pub servers: Vec<Server>,
+    /// Who may talk to us.
+    pub access: Access,
+    /// Bounds of every table, queue and buffer.
+    pub limits: Limits,
+    /// Bounds of every wait.
+    pub timeouts: Timeouts,
+    /// What the drivers enforce while they read and write HTTP. The engine only carries it, so that both do the same.
+    pub http: Http,
+}
+
+impl Config {
+    /// The defaults, for one server.
+    #[must_use]
+    pub fn new(server: Server) -> Self {
+        Config {
+            servers: vec![server],
+            access: Access::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            http: Http::default(),
+        }
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    ///
+    /// Says which value is wrong and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |text: String| Err(ConfigError(text));
+        if self.servers.is_empty() {
+            return fail("no server is configured; give a command".into());
+        }
+        for (n, server) in self.servers.iter().enumerate() {
+            if server.name.is_empty() || !server.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            {
+                return fail(format!("the server name {:?} must be letters, digits, '-', '_' and '.'", server.name));
+            }
+            if self.servers[..n].iter().any(|other| other.name == server.name) {
+                return fail(format!("the server name {:?} is used twice", server.name));
+            }
+        }
+        let l = &self.limits;
+        for (what, value) in [
+            ("max_body", l.max_body),
+            ("max_message", l.max_message),
+            ("max_sessions", l.max_sessions),
+            ("max_children", l.max_children),
+            ("max_exchanges", l.max_exchanges),
+            ("max_calls", l.max_calls),
+            ("max_batch", l.max_batch),
+            ("max_queue", l.max_queue),
+        ] {
+            if value == 0 {
+                return fail(format!("the limit {what} must be at least 1"));
+            }
+        }
+        if self.timeouts.keep_alive.is_zero() {
+            return fail("the keep-alive interval must be longer than zero".into());
+        }
+        Ok(())
+    }
+}
+
+/// One server behind the proxy.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its name: in log lines and in `/servers/NAME/mcp`. Letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// How to start it.
+    pub command: Command,
+    /// Which clients share one process.
+    pub sessions: SessionMode,
+    /// Give out no session ids: every request stands alone. GET and DELETE are refused then.
+    pub stateless: bool,
+    /// Start one process with the proxy, before the first client comes.
+    pub prestart: bool,
+}
+
+impl Server {
+    /// A server with the defaults: shared, with sessions, started with the proxy.
+    #[must_use]
+    pub fn new(name: impl Into<String>, command: Command) -> Self {
+        Server { name: name.into(), command, sessions: SessionMode::Shared, stateless: false, prestart: true }
+    }
+}
+
+/// Which clients share one server process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionMode {
+    /// Clients that the server cannot tell apart share a process: they speak the same revision and declare the same
+    /// capabilities, none of which lets the server ask the client something (roots, sampling, elicitation). A client that
+    /// can be asked gets a process of its own, because nothing in a question says which client it is for.
+    #[default]
+    Shared,
+    /// One process for each session.
+    PerSession,
+    /// One process for each HTTP request, and no sessions.
+    PerRequest,
+}
+
+/// Who may talk to us. Browsers are held off by `Origin` and `Host` (DNS rebinding): specification 2025-11-25,
+/// basic/transports, "Security Warning".
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Origins allowed beside the loopback ones, such as `https://app.example`; `*` allows all.
+    pub allowed_origins: Vec<String>,
+    /// Host names (without a port) that requests may name beside the loopback ones; `*` allows all. When we listen on a
+    /// loopback address, any other name in `Host` is refused.
+    pub allowed_hosts: Vec<String>,
+    /// We listen on more than loopback: our names are unknown, so `Host` is only checked if `allowed_hosts` has entries.
+    pub public: bool,
+}
+
+/// Bounds of tables, queues and buffers. Bytes unless said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body. 4 MiB, as the official SDKs have it; beyond it the answer is 413.
+    pub max_body: usize,
+    /// Largest message from a server. 64 MiB: well above what a model can use, well below what hurts a small machine.
+    /// A longer one is skipped and the call it answers fails.
+    pub max_message: usize,
+    /// Sessions alive at once. 10,000; beyond it `initialize` is answered 503.
+    pub max_sessions: usize,
+    /// Child processes alive at once. 256: a child is tens of megabytes; beyond it requests are answered 503.
+    pub max_children: usize,
+    /// HTTP requests being answered at once, streams included. 20,000; beyond it 503.
+    pub max_exchanges: usize,
+    /// Calls waiting for one server process. 4,096; beyond it 503.
+    pub max_calls: usize,
+    /// Messages in one batch (2025-03-26). 100, as the official SDK has it.
+    pub max_batch: usize,
+    /// Bytes queued toward one slow reader (a client's stream, a server's stdin). 8 MiB; one message more is let in, then
+    /// reading stops (dedicated server), the stream is closed (shared server) or the call is refused (stdin).
+    pub max_queue: usize,
+    /// Events a session keeps for resumption by `Last-Event-ID`. 1,024.
+    pub replay_events: usize,
+    /// Bytes a session keeps for resumption. 4 MiB; a longer event is delivered but not kept.
+    pub replay_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_body: 4 << 20,
+            max_message: 64 << 20,
+            max_sessions: 10_000,
+            max_children: 256,
+            max_exchanges: 20_000,
+            max_calls: 4_096,
+            max_batch: 100,
+            max_queue: 8 << 20,
+            replay_events: 1_024,
+            replay_bytes: 4 << 20,
+        }
+    }
+}
+
+/// Bounds of waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the start of a process to its `initialize` answer. 120 s: `npx` and `uvx` may download first.
+    pub start: Duration,
+    /// For the answer to one call, counted anew at each progress notification. One hour: longer than any tool is known to
+    /// take in silence, short enough that nothing is held for ever.
+    pub request: Duration,
+    /// From a client's `notifications/cancelled` to our own answer in the server's place. 1 s.
+    pub cancel: Duration,
+    /// A session without open requests or streams ends after this. 30 min: most clients never send DELETE.
+    pub session_idle: Duration,
+    /// A shared process without sessions stops after this, unless it is the last one of its server. 5 min.
+    pub child_idle: Duration,
+    /// A request without an answer turns into an event stream after this, and each stream carries a comment this often.
+    /// 15 s: below the idle limits of common proxies.
+    pub keep_alive: Duration,
+    /// At shutdown, calls in flight may still finish for this long. 1 s.
+    pub drain: Duration,
+    /// From closing a child's stdin to SIGTERM. 1 s.
+    pub stop_stdin: Duration,
+    /// From SIGTERM to SIGKILL. 1.5 s; with the two before it a shutdown ends within 5 s.
+    pub stop_term: Duration,
+    /// First wait before a crashed process is started again; doubled at each crash in a row. The very first restart is
+    /// immediate. 250 ms.
+    pub backoff_first: Duration,
+    /// Longest such wait. 30 s.
+    pub backoff_max: Duration,
+    /// A process that stays up this long has recovered: crashes are counted anew. 10 s.
+    pub backoff_reset: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            start: Duration::from_secs(120),
+            request: Duration::from_secs(3600),
+            cancel: Duration::from_secs(1),
+            session_idle: Duration::from_secs(30 * 60),
+            child_idle: Duration::from_secs(5 * 60),
+            keep_alive: Duration::from_secs(15),
+            drain: Duration::from_secs(1),
+            stop_stdin: Duration::from_secs(1),
+            stop_term: Duration::from_millis(1500),
+            backoff_first: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(30),
+            backoff_reset: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a driver enforces at its sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Connections open at once. 10,000; further ones wait in the system's queue.
+    pub max_connections: usize,
+    /// Bytes of one request head. 64 KiB; beyond it the answer is 431.
+    pub max_head: usize,
+    /// From the first byte of a head to its end. 10 s; then 408 and the end of the connection.
+    pub head_timeout: Duration,
+    /// For a whole request body. 60 s; then 408 and the end of the connection.
+    pub body_timeout: Duration,
+    /// Between two requests on one connection. 75 s.
+    pub idle_timeout: Duration,
+    /// Without any progress in writing to a client that does not read. 60 s; then the connection is cut.
+    pub write_timeout: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http {
+            max_connections: 10_000,
+            max_head: 64 << 10,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why an engine could not be made. The text is for people and names the value at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub(crate) String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,615 @@
+//! The engine: the only file that connects the machines. It matches on what each of them returns, and on nothing else.
+
+use std::fmt::Write as _;
+
+use log::{debug, info, log_enabled, trace, warn};
+
+use crate::back::{Back, Full, LinkEvent, LinkId, Sharing};
+use crate::config::{Config, ConfigError, SessionMode};
+use crate::core::Core;
+use crate::core::timers::Deadline;
+use crate::front::{Front, Inbound, SessionId, StreamId};
+use crate::io::{Action, ChildId, Event, ExchangeId, HttpRequest, Instant, Output, Pipe};
+use crate::router::{Router, Step};
+use crate::wire::lines::Line;
+use crate::wire::rpc::{self, IdScanner, Kind, Message, code};
+
+/// The state machine. See the [crate's front page](crate) for how to drive it.
+pub struct Engine {
+    core: Core,
+    front: Front,
+    router: Router,
+    back: Back,
+    phase: Phase,
+    /// The id of the overlong message that each child is in the middle of.
+    overlong: std::collections::BTreeMap<ChildId, IdScanner>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// New requests are refused; calls in flight may finish.
+    Draining,
+    /// Everything was told to end.
+    Stopping,
+    Done,
+}
+
+/// How much an engine holds right now. All zero after [`Output::Done`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// HTTP requests that are not over, streams included.
+    pub exchanges: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// Conversations with servers, including those waiting for a restart.
+    pub links: usize,
+    /// Child processes.
+    pub children: usize,
+    /// Requests on their way to a server.
+    pub calls: usize,
+    /// Requests on their way to a client.
+    pub questions: usize,
+    /// Deadlines.
+    pub timers: usize,
+}
+
+impl Engine {
+    /// Makes an engine; `now` is the driver's time.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration is wrong. Nothing else can fail.
+    pub fn new(config: Config, now: Instant) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let mut core = Core::new(config, now);
+        let back = Back::new(&mut core);
+        let (front, router) = (Front::default(), Router::default());
+        Ok(Engine { core, front, router, back, phase: Phase::Running, overlong: std::collections::BTreeMap::new() })
+    }
+
+    /// Takes in one event. Then [`Engine::poll`] must be called until it says to wait.
+    pub fn handle(&mut self, now: Instant, event: Event<'_>) {
+        debug_assert!(now >= self.core.now, "the clock of a driver never goes back");
+        self.core.now = self.core.now.max(now);
+        if log_enabled!(log::Level::Trace) {
+            trace!("{:?} {}", now.elapsed(), show_event(&event));
+        }
+        if self.phase == Phase::Done {
+            return;
+        }
+        match event {
+            Event::Request(id, request) => self.request(id, &request),
+            Event::Data(Pipe::ChildStdout(child), bytes) => self.child_says(child, bytes),
+            Event::Data(Pipe::ChildStderr(child), bytes) => self.back.stderr(&mut self.core, child, bytes),
+            Event::Data(..) => debug_assert!(false, "no such pipe is ever read"),
+            Event::Wrote(Pipe::ChildStdin(child)) => self.back.wrote(&mut self.core, child),
+            Event::Wrote(Pipe::Response(id)) => {
+                self.front.wrote(&mut self.core, id);
+                self.resume(self.front.session_of(id));
+            }
+            Event::Wrote(_) => debug_assert!(false, "no such pipe is ever written"),
+            Event::Closed(Pipe::Response(id), _) => {
+                let session = self.front.session_of(id);
+                if let Some(session) = self.front.closed(&mut self.core, id) {
+                    self.end_session(session, "the client is gone");
+                } else {
+                    self.resume(session);
+                }
+            }
+            Event::Closed(pipe, _) => {
+                if let Pipe::ChildStdout(child) = pipe {
+                    self.child_falls_silent(child);
+                }
+                let event = self.back.closed(&mut self.core, pipe);
+                self.link_event(event);
+            }
+            Event::Spawned(child) => self.back.spawned(&mut self.core, child),
+            Event::SpawnFailed(child, kind) => {
+                let event = self.back.spawn_failed(&mut self.core, child, kind);
+                self.link_event(event);
+            }
+            Event::Exited(child, exit) => {
+                let event = self.back.exited(&mut self.core, child, exit);
+                self.link_event(event);
+            }
+            Event::Shutdown => self.shutdown(),
+        }
+        self.forget_released();
+    }
+
+    /// Fires what is due, then yields the next thing to do.
+    pub fn poll(&mut self, now: Instant) -> Output {
+        self.core.now = self.core.now.max(now);
+        loop {
+            if let Some(action) = self.core.next_action() {
+                if log_enabled!(log::Level::Trace) {
+                    trace!("{:?} {}", self.core.now.elapsed(), show_action(&action));
+                }
+                return Output::Do(action);
+            }
+            if self.phase == Phase::Done {
+                return Output::Done;
+            }
+            if let Some(deadline) = self.core.timers.pop(self.core.now) {
+                self.fire(deadline);
+                self.forget_released();
+            } else if self.phase == Phase::Draining && self.router.calls() == 0 {
+                self.stop();
+                self.forget_released();
+            } else if self.phase == Phase::Stopping && self.front.exchanges() == 0 && self.back.children() == 0 {
+                self.core.timers.clear_all();
+                self.phase = Phase::Done;
+            } else {
+                return Output::Wait(self.core.timers.next());
+            }
+        }
+    }
+
+    /// How much the engine holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            exchanges: self.front.exchanges(),
+            sessions: self.front.sessions(),
+            links: self.back.links(),
+            children: self.back.children(),
+            calls: self.router.calls(),
+            questions: self.router.asks(),
+            timers: self.core.timers.len(),
+        }
+    }
+
+    // ---- from the clients ----
+
+    fn request(&mut self, id: ExchangeId, request: &HttpRequest) {
+        if self.phase != Phase::Running {
+            return self.front.refuse_stopping(&mut self.core, id);
+        }
+        match self.front.request(&mut self.core, id, request) {
+            Inbound::Done => {}
+            Inbound::Post { server, stream, messages } => {
+                for message in &messages {
+                    self.client_says(server, stream, message);
+                }
+            }
+            Inbound::Delete(session) => {
+                self.end_session(session, "the session was ended");
+                self.front.deleted(&mut self.core, id);
+            }
+        }
+    }
+
+    fn client_says(&mut self, server: usize, stream: StreamId, message: &Message<'_>) {
+        if let Kind::Request { id, method, params } = &message.kind
+            && method == "initialize"
+        {
+            return self.hello(server, stream, message, id.0, *params);
+        }
+        if self.front.is_ephemeral(stream.session) && !matches!(message.kind, Kind::Request { .. }) {
+            // Without a session there is nobody it could be about: no call to cancel, no question to answer.
+            return;
+        }
+        if self.router.link_of(stream.session).is_none() {
+            // A client without a session: its server is introduced by the proxy itself.
+            let revision = self.front.revision(stream.session).unwrap_or_default().to_owned();
+            if let (Err(full), Kind::Request { id, .. }) =
+                (self.join_anonymous(server, stream, &revision), &message.kind)
+            {
+                return self.refuse(stream, id.0, full);
+            }
+        }
+        let step = self.router.client_says(&mut self.core, stream, message);
+        self.run(step);
+    }
+
+    /// A client introduces itself.
+    fn hello(
+        &mut self,
+        server: usize,
+        stream: StreamId,
+        message: &Message<'_>,
+        id: &str,
+        params: Option<&serde_json::value::RawValue>,
+    ) {
+        let (Ok(version), Ok(capabilities)) =
+            (rpc::member(params, "protocolVersion"), rpc::member(params, "capabilities"))
+        else {
+            let error = rpc::error(Some(id), code::INVALID_PARAMS, "a member of the parameters comes twice");
+            self.front.reply(&mut self.core, stream, 200, error);
+            return self.end_session(stream.session, "refused");
+        };
+        let version = version.map_or("", |version| version.get());
+        let capabilities = capabilities.map_or("", |capabilities| capabilities.get());
+        let mode = self.core.config.servers[server].sessions;
+        let joined = if self.core.config.servers[server].stateless && mode == SessionMode::Shared {
+            let version = version.trim_matches('"').to_owned();
+            self.join_anonymous(server, stream, &version)
+        } else {
+            let sharing = if mode == SessionMode::Shared && !can_be_asked(capabilities) {
+                Sharing::Shared(format!("{version} {capabilities}"))
+            } else {
+                Sharing::Dedicated
+            };
+            self.join(server, stream.session, sharing, message, None)
+        };
+        if let Err(full) = joined {
+            self.refuse(stream, id, full);
+            return self.end_session(stream.session, "refused");
+        }
+        let Some(link) = self.router.link_of(stream.session) else { return };
+        match self.back.answer(link).map(str::to_owned) {
+            Some(answer) => self.welcome(stream, id, &answer),
+            None => self.router.greet(link, stream, id),
+        }
+    }
+
+    /// Ties a session to a link, which gets this `initialize` if it has none.
+    fn join(
+        &mut self,
+        server: usize,
+        session: SessionId,
+        sharing: Sharing,
+        hello: &Message<'_>,
+        initialized: Option<Vec<u8>>,
+    ) -> Result<(), Full> {
+        let dedicated = sharing == Sharing::Dedicated;
+        let link = self.back.acquire(&mut self.core, server, sharing)?;
+        self.front.set_dedicated(session, dedicated);
+        self.router.attach(session, link);
+        self.back.hello(&mut self.core, link, hello, initialized);
+        // It may have been down without anybody to start it for.
+        self.back.start(&mut self.core, link);
+        Ok(())
+    }
+
+    /// Ties a session that has no `initialize` of its own to a link that the proxy introduces itself to.
+    fn join_anonymous(&mut self, server: usize, stream: StreamId, revision: &str) -> Result<(), Full> {
+        let sharing = match self.core.config.servers[server].sessions {
+            SessionMode::Shared => Sharing::Shared(format!("anonymous {revision}")),
+            SessionMode::PerSession | SessionMode::PerRequest => Sharing::Dedicated,
+        };
+        let request = format!(
+            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":{},"capabilities":{{}},"clientInfo":{{"name":"mcp-proxy","version":"{}"}}}}}}"#,
+            serde_json::Value::from(revision),
+            env!("CARGO_PKG_VERSION")
+        );
+        let Ok(message) = rpc::parse_str(&request) else { return Ok(()) };
+        let initialized = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n".to_vec();
+        self.join(server, stream.session, sharing, &message, Some(initialized))
+    }
+
+    /// Answers an `initialize` with what the server said to one.
+    fn welcome(&mut self, stream: StreamId, id: &str, answer: &str) {
+        let Ok(Message { raw, kind: Kind::Response { id: Some(old), outcome: Ok(result) } }) = rpc::parse_str(answer)
+        else {
+            // Only complete answers are kept.
+            return;
+        };
+        let revision = rpc::member(Some(result), "protocolVersion").ok().flatten().and_then(rpc::string);
+        self.front.confirm(&self.core, stream.session, revision.as_deref());
+        let waits = self.front.is_attached(stream);
+        let message = rpc::splice(raw, &mut [(old.0, id)]);
+        self.front.reply(&mut self.core, stream, 200, message);
+        if !waits {
+            // The client left before it learned the name of its session.
+            self.end_session(stream.session, "the client is gone");
+        }
+    }
+
+    fn refuse(&mut self, stream: StreamId, id: &str, full: Full) {
+        let text = match full {
+            Full::Children => "too many server processes run (--max-children); try again later",
+            Full::Queue => "the server does not read what was sent to it; try again later",
+        };
+        self.front.reply(&mut self.core, stream, 503, rpc::error(Some(id), code::REFUSED, text));
+    }
+
+    /// Ends a session: open requests are answered, the server is told.
+    fn end_session(&mut self, session: SessionId, why: &str) {
+        if let Some(parting) = self.router.detach(&mut self.core, session) {
+            for (stream, id) in parting.open {
+                let error = rpc::error(Some(&id), code::INTERNAL, why);
+                self.front.reply(&mut self.core, stream, 200, error);
+            }
+            for line in parting.lines {
+                // A server that does not even read this is told by its end.
+                let _ = self.back.send(&mut self.core, parting.link, line);
+            }
+            if parting.unused {
+                self.back.unused(&mut self.core, parting.link);
+            }
+        }
+        self.front.end_session(&mut self.core, session);
+    }
+
+    /// Calls of our own may still wait for links that ended.
+    fn forget_released(&mut self) {
+        for link in self.back.take_released() {
+            self.router.forget(&mut self.core, link);
+        }
+    }
+
+    // ---- from the servers ----
+
+    fn child_says(&mut self, child: ChildId, bytes: &[u8]) {
+        let Some((link, mut decoder)) = self.back.read_begun(child) else { return };
+        let mut rest = bytes;
+        while let Some(line) = decoder.next(&mut rest) {
+            self.child_line(child, link, &line);
+        }
+        self.back.read_done(child, decoder);
+        // A slow client of a server of its own holds up that server, and nobody else.
+        let session = link.and_then(|link| self.router.sessions_of(link).next());
+        if !session.is_some_and(|s| self.front.is_dedicated(s) && self.front.is_congested(&self.core, s)) {
+            self.back.read_on(&mut self.core, child);
+        }
+    }
+
+    /// A session has room again: its server may go on.
+    fn resume(&mut self, session: Option<SessionId>) {
+        if let Some(session) = session
+            && self.front.is_dedicated(session)
+            && !self.front.is_congested(&self.core, session)
+            && let Some(link) = self.router.link_of(session)
+        {
+            self.back.resume(&mut self.core, link);
+        }
+    }
+
+    /// The child's stdout ended: a last line may be without an end.
+    fn child_falls_silent(&mut self, child: ChildId) {
+        if let Some((link, mut decoder)) = self.back.read_begun(child) {
+            while let Some(line) = decoder.finish() {
+                self.child_line(child, link, &line);
+            }
+            self.back.read_done(child, decoder);
+        }
+        self.overlong.remove(&child);
+    }
+
+    fn child_line(&mut self, child: ChildId, link: Option<LinkId>, line: &Line<'_>) {
+        match line {
+            Line::Part(part) => self.overlong.entry(child).or_default().feed(part),
+            Line::End => {
+                let scanner = self.overlong.remove(&child).unwrap_or_default();
+                let max = self.core.config.limits.max_message;
+                warn!("child#{}: a message of more than {max} bytes was skipped (--max-message-size)", child.0);
+                let call = link.zip(scanner.id()).and_then(|(link, id)| self.router.call_of(link, id));
+                if let Some(call) = call {
+                    let text = format!("the server's answer is larger than {max} bytes (--max-message-size)");
+                    let step = self.router.fail_call(&mut self.core, call, 200, code::INTERNAL, &text);
+                    self.run(step);
+                }
+            }
+            // A link that was released wants to hear nothing more.
+            Line::Whole(line) => {
+                if let Some(link) = link.filter(|_| !line.iter().all(u8::is_ascii_whitespace)) {
+                    self.server_says(link, line);
+                }
+            }
+        }
+    }
+
+    fn server_says(&mut self, link: LinkId, line: &[u8]) {
+        if rpc::is_batch(line) {
+            // Revision 2025-03-26 lets a server write several messages in one line.
+            match rpc::parse_batch(line) {
+                Ok(parts) => parts.into_iter().for_each(|part| self.server_message(link, rpc::parse_str(part))),
+                Err(malformed) => self.server_message(link, Err(malformed)),
+            }
+        } else {
+            self.server_message(link, rpc::parse(line));
+        }
+    }
+
+    fn server_message(&mut self, link: LinkId, message: Result<Message<'_>, rpc::Malformed>) {
+        let message = match message {
+            Ok(message) => message,
+            Err(malformed) => {
+                if self.back.may_complain(&self.core, link) {
+                    warn!("link#{}: something that is no message was skipped on stdout: {malformed}", link.0);
+                }
+                // If it was meant as an answer, the caller must not wait for a better one.
+                let call = malformed.id.as_deref().and_then(|id| self.router.call_of(link, id));
+                if let Some(call) = call {
+                    let text = format!("the server sent an invalid answer: {malformed}");
+                    let step = self.router.fail_call(&mut self.core, call, 200, code::INTERNAL, &text);
+                    self.run(step);
+                }
+                return;
+            }
+        };
+        if let Some(event) = self.back.handshake(&mut self.core, link, &message) {
+            return self.link_event(Some(event));
+        }
+        let step = self.router.server_says(&mut self.core, link, &message);
+        if matches!((&step, &message.kind), (Step::Reply { .. }, Kind::Response { .. })) {
+            self.back.works(link);
+        }
+        self.run(step);
+    }
+
+    fn link_event(&mut self, event: Option<LinkEvent>) {
+        match event {
+            None => {}
+            Some(LinkEvent::Up { link, again }) => {
+                let answer = self.back.answer(link).unwrap_or_default().to_owned();
+                if again {
+                    for line in self.router.restore(&mut self.core, link) {
+                        let _ = self.back.send(&mut self.core, link, line);
+                    }
+                }
+                self.back.flush(&mut self.core, link);
+                for (stream, id) in self.router.greetings(link) {
+                    self.welcome(stream, &id, &answer);
+                }
+            }
+            Some(LinkEvent::Down { link, why, refusal }) => {
+                let text = format!("the server failed: {why}");
+                for step in self.router.link_down(&mut self.core, link, &text) {
+                    self.run(step);
+                }
+                for (stream, id) in self.router.greetings(link) {
+                    let error = match refusal.as_deref().map(rpc::parse) {
+                        Some(Ok(Message { raw, kind: Kind::Response { id: Some(old), .. } })) => {
+                            rpc::splice(raw, &mut [(old.0, &id)])
+                        }
+                        _ => rpc::error(Some(&id), code::INTERNAL, &text),
+                    };
+                    self.front.reply(&mut self.core, stream, 200, error);
+                    self.end_session(stream.session, &text);
+                }
+                if self.router.sessions_of(link).next().is_none() {
+                    self.back.abandon(&mut self.core, link);
+                } else {
+                    self.back.start(&mut self.core, link);
+                }
+            }
+        }
+    }
+
+    // ---- steps and deadlines ----
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Ignore => {}
+            Step::Send { link, line, call } => {
+                if let Err(full) = self.back.send(&mut self.core, link, line) {
+                    debug!("link#{}: {full:?}", link.0);
+                    if let Some(call) = call {
+                        let text = "the server does not read what was sent to it; try again later";
+                        let step = self.router.fail_call(&mut self.core, call, 503, code::REFUSED, text);
+                        self.run(step);
+                    }
+                }
+            }
+            Step::SendNow { link, line } => self.back.send_now(&mut self.core, link, line),
+            Step::Initialized { link, message } => self.back.initialized(&mut self.core, link, &message),
+            Step::Reply { stream, status, message } => self.front.reply(&mut self.core, stream, status, message),
+            Step::Push { stream, message } => self.front.push(&mut self.core, stream, &message),
+            Step::PushTo { target, message, ask } => {
+                let stream = self.front.choose(target);
+                if let Some(ask) = ask {
+                    if self.front.is_ephemeral(target.session) {
+                        let step = self.router.refuse_ask(&mut self.core, ask);
+                        return self.run(step);
+                    }
+                    self.router.asked_on(ask, stream);
+                }
+                self.front.push(&mut self.core, stream, &message);
+            }
+            Step::Broadcast { sessions, message } => {
+                for target in sessions {
+                    // What concerns the whole server is no matter of one request, unless there is no other way to say it.
+                    let target = crate::front::Target { sole: None, ..target };
+                    if !self.front.is_ephemeral(target.session) {
+                        let stream = self.front.choose(target);
+                        self.front.push(&mut self.core, stream, &message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fire(&mut self, deadline: Deadline) {
+        match deadline {
+            Deadline::Call(call) => {
+                for step in self.router.call_late(&mut self.core, call) {
+                    self.run(step);
+                }
+            }
+            Deadline::Ask(ask) => {
+                for step in self.router.ask_late(&mut self.core, ask) {
+                    self.run(step);
+                }
+            }
+            Deadline::KeepAlive(exchange) => self.front.keep_alive(&mut self.core, exchange),
+            Deadline::SessionIdle(session) => self.end_session(session, "the session was idle"),
+            Deadline::Handshake(link) => {
+                let event = self.back.handshake_late(&mut self.core, link);
+                self.link_event(event);
+            }
+            Deadline::Restart(link) => self.back.start(&mut self.core, link),
+            Deadline::LinkIdle(link) => self.back.idle(&mut self.core, link),
+            Deadline::Stop(child) => self.back.stop_harder(&mut self.core, child),
+            Deadline::Drain(child) => {
+                self.child_falls_silent(child);
+                let event = self.back.drained(&mut self.core, child);
+                self.link_event(event);
+            }
+            Deadline::Shutdown => self.stop(),
+            Deadline::ShutdownEnd => {
+                warn!("something did not end in time and is left behind: {:?}", self.stats());
+                self.front.abandon_all(&mut self.core);
+                self.back.abandon_all();
+                self.core.timers.clear_all();
+                self.phase = Phase::Done;
+            }
+        }
+    }
+
+    // ---- the end ----
+
+    fn shutdown(&mut self) {
+        match self.phase {
+            Phase::Running => {
+                let mut text = String::from("stopping");
+                if self.router.calls() > 0 {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, "; {} calls in flight may finish", self.router.calls());
+                }
+                info!("{text}");
+                self.phase = Phase::Draining;
+                self.core.after(self.core.config.timeouts.drain, Deadline::Shutdown);
+            }
+            Phase::Draining | Phase::Stopping => {
+                info!("stopping at once");
+                if self.phase == Phase::Draining {
+                    self.stop();
+                }
+                self.back.kill_all(&mut self.core);
+            }
+            Phase::Done => {}
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.phase == Phase::Stopping {
+            return;
+        }
+        self.phase = Phase::Stopping;
+        self.core.timers.clear(Deadline::Shutdown);
+        for session in self.front.all_sessions() {
+            self.end_session(session, "the proxy is stopping");
+        }
+        self.back.release_all(&mut self.core);
+        let times = &self.core.config.timeouts;
+        let wait = times.stop_stdin + times.stop_term + std::time::Duration::from_secs(1);
+        self.core.after(wait, Deadline::ShutdownEnd);
+    }
+}
+
+/// Whether capabilities let a server ask the client something, so that it could tell clients apart.
+fn can_be_asked(capabilities: &str) -> bool {
+    // What cannot be read is kept apart from everything else.
+    rpc::members(capabilities, ["roots", "sampling", "elicitation"])
+        .map_or(true, |found| found.iter().any(Option::is_some))
+}
+
+/// An event for the trace. Secrets are hidden by their types; bodies are shown, for this is the level for them.
+fn show_event(event: &Event<'_>) -> String {
+    match event {
+        Event::Data(pipe, bytes) => format!("<- Data({pipe:?}, \"{}\")", bytes.escape_ascii()),
+        Event::Request(id, request) => format!("<- Request({id:?}, {request:?}) \"{}\"", request.body.escape_ascii()),
+        other => format!("<- {other:?}"),
+    }
+}
+
+/// An action for the trace.
+fn show_action(action: &Action) -> String {
+    match action {
+        Action::Write(pipe, bytes) => format!("-> Write({pipe:?}, \"{}\")", bytes.escape_ascii()),
+        other => format!("-> {other:?}"),
+    }
+}
