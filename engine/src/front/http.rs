@@ -141,16 +141,42 @@ pub(crate) fn session_name(request: &HttpRequest) -> Result<Option<&str>, Refusa
     }
 }
 
+/// Whether a POST would rather have an event stream than one JSON body: by quality, else because it names it first.
+pub(crate) fn prefers_stream(request: &HttpRequest) -> bool {
+    match (acceptance(request, "text/event-stream"), acceptance(request, "application/json")) {
+        (Some(stream), Some(json)) if stream.quality == json.quality => {
+            stream.rank == BY_NAME && json.rank == BY_NAME && stream.position < json.position
+        }
+        (Some(stream), Some(json)) => stream.quality > json.quality,
+        _ => false,
+    }
+}
+
 /// Whether the client takes this media type, by name or by wildcard.
 fn accepts(request: &HttpRequest, wanted: &str) -> bool {
+    acceptance(request, wanted).is_some_and(|found| found.quality > 0.0)
+}
+
+/// How a client takes a media type.
+struct Acceptance {
+    /// How specific the range is that matches: [`BY_NAME`], its family, or anything.
+    rank: u8,
+    quality: f32,
+    /// Its place in the list.
+    position: usize,
+}
+
+const BY_NAME: u8 = 3;
+
+/// What `Accept` says of a media type. The most specific range that matches decides (RFC 9110, section 12.5.1).
+fn acceptance(request: &HttpRequest, wanted: &str) -> Option<Acceptance> {
     let family = wanted.split('/').next().unwrap_or_default();
-    // The most specific range that matches decides (RFC 9110, section 12.5.1).
-    let mut best: Option<(u8, bool)> = None;
-    for range in request.headers.get_all("accept").flat_map(|value| value.split(',')) {
+    let mut best: Option<Acceptance> = None;
+    for (position, range) in request.headers.get_all("accept").flat_map(|value| value.split(',')).enumerate() {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
         let rank = if name.eq_ignore_ascii_case(wanted) {
-            3
+            BY_NAME
         } else if name.split_once('/').is_some_and(|(f, sub)| f.eq_ignore_ascii_case(family) && sub == "*") {
             2
         } else if name == "*/*" {
@@ -158,15 +184,13 @@ fn accepts(request: &HttpRequest, wanted: &str) -> bool {
         } else {
             continue;
         };
-        let refused = parts.any(|p| {
-            p.split_once('=')
-                .is_some_and(|(k, v)| k.trim().eq_ignore_ascii_case("q") && v.trim().parse() == Ok(0.0_f32))
-        });
-        if best.is_none_or(|(other, _)| rank >= other) {
-            best = Some((rank, !refused));
+        let quality = parts.find_map(|p| p.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q")));
+        let quality = quality.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(1.0);
+        if best.as_ref().is_none_or(|other| rank > other.rank) {
+            best = Some(Acceptance { rank, quality, position });
         }
     }
-    best.is_some_and(|(_, taken)| taken)
+    best
 }
 
 /// Authority and path of a target in absolute form.
@@ -297,6 +321,21 @@ mod tests {
             headers.extend(accept.map(|value| ("accept", value)));
             headers.extend(content.map(|value| ("content-type", value)));
             assert_eq!(status(check_post(&request("POST", "/mcp", &headers))), expected, "{accept:?} {content:?}");
+        }
+    }
+
+    #[test]
+    fn preferences() {
+        for (accept, expected) in [
+            ("application/json, text/event-stream", false),
+            ("text/event-stream, application/json", true),
+            ("text/event-stream;q=0.9, application/json", false),
+            ("application/json;q=0.1, text/event-stream;q=0.2", true),
+            ("text/event-stream, */*", false),
+            ("text/event-stream, */*;q=0.5", true),
+            ("*/*", false),
+        ] {
+            assert_eq!(prefers_stream(&request("POST", "/mcp", &[("accept", accept)])), expected, "{accept}");
         }
     }
 

@@ -2,8 +2,8 @@
 //! 2025-11-25).
 //!
 //! An exchange is one HTTP request and its response. A session is a client; a stream is what answers one POST, or the
-//! standalone one. Whether an answer is one JSON body or a stream of events is decided in one place, [`Front::push`] and
-//! [`Front::reply`]: JSON if the first message is the only one, a stream as soon as anything precedes it or it takes long.
+//! standalone one. An answer is one JSON body if the first message is the only one. It is a stream of events if anything
+//! precedes it, if it takes long, or if the client would rather have it so: whoever finds that out calls [`Front::commit`].
 
 pub(crate) mod http;
 pub(crate) mod session;
@@ -209,6 +209,8 @@ impl Front {
         }
         if waiting == 0 {
             self.respond(core, id, 202, Headers::new(), Body::Full(Vec::new()));
+        } else if !hello && http::prefers_stream(request) {
+            self.commit(core, id);
         }
         Ok(Inbound::Post { server, stream: StreamId { session, number }, messages })
     }
@@ -453,7 +455,7 @@ impl Front {
         {
             stream.last_event += 1;
             stream.sent = stream.last_event;
-            let mut frame = Vec::new();
+            let mut frame = RETRY.to_vec();
             sse::encode(&mut frame, Some(&event_id(number, stream.last_event)), b"");
             exchange.outbox.push(core, frame);
         }
@@ -642,6 +644,9 @@ impl Front {
         }
     }
 }
+
+/// How soon a client that lost its stream should come back: soon, but not in a tight loop.
+const RETRY: &[u8] = b"retry: 1000\n";
 
 const NO_BATCHES: &str = "batches exist in revision 2025-03-26 only; send one message";
 
