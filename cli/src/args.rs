@@ -1,0 +1,669 @@
+//! The command line: the flags, and the one step that turns what people type into what argh reads.
+//!
+//! argh knows the flags, their types and their texts. It does not know what users of the Python program type every day:
+//! `--port=8080`, `-e KEY VALUE`, flags after the command, `--no-debug`, abbreviations. [`parse`] rewrites those forms
+//! with the table that argh itself gives out, so no second list of flags exists that could drift away from [`Flags`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
+use log::LevelFilter;
+use mcp_proxy_engine::{Secret, SessionMode};
+
+use crate::Failure;
+
+/// Every flag. The field order is the order of `--help`.
+///
+/// `arg_name` is more than a text for people, it also says how many values a flag takes on the command line:
+/// one word is one value, two words are two values (joined by `=` for argh), a name that ends in `...` is one value or
+/// more, and `yes|no` is none, because such a flag is typed as `--flag` or `--no-flag`.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(help_triggers("-h", "--help"))]
+#[argh(description = "Runs an MCP server that speaks stdio and offers it over HTTP.")]
+pub(crate) struct Flags {
+    /// port to listen on; 0, the default, takes a free one and shows it in the log
+    #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
+    pub(crate) port: Option<u16>,
+    /// address or name to listen on (default 127.0.0.1); 0.0.0.0 is every IPv4 address of this machine, :: is every
+    /// address
+    #[argh(option, arg_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// web pages of this origin may call, for example https://app.example; '*' allows all. Pages served from this
+    /// machine always may. Takes all values up to the next option, so write -- before the command
+    #[argh(option, arg_name = "ORIGIN...")]
+    pub(crate) allow_origin: Vec<String>,
+    /// a further name that requests may address this proxy by (the Host header, without the port); '*' allows all.
+    /// Repeatable
+    #[argh(option, arg_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+    /// old name of --port
+    #[argh(option, arg_name = "PORT", hidden_help, from_str_fn(parse_port))]
+    pub(crate) sse_port: Option<u16>,
+    /// old name of --host
+    #[argh(option, arg_name = "HOST", hidden_help)]
+    pub(crate) sse_host: Option<String>,
+    /// another name of --allow-origin
+    #[argh(option, arg_name = "ORIGIN...", hidden_help)]
+    pub(crate) allow_cors: Vec<String>,
+
+    /// a variable for the server; KEY=VALUE works too. Repeatable
+    #[argh(option, short = 'e', arg_name = "KEY VALUE", from_str_fn(parse_variable))]
+    pub(crate) env: Vec<(String, Secret<String>)>,
+    /// hand the whole environment of the proxy to the server; without this it gets HOME, LOGNAME, PATH, SHELL, TERM
+    /// and USER only
+    #[argh(option, arg_name = "yes|no", default = "false")]
+    pub(crate) pass_environment: bool,
+    /// directory to run the server in
+    #[argh(option, arg_name = "DIRECTORY")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// serve the small MCP server that is built in, to try things out; takes no command
+    #[argh(switch)]
+    pub(crate) demo: bool,
+    /// be that small MCP server, on stdin and stdout
+    #[argh(switch, hidden_help)]
+    pub(crate) demo_server: bool,
+
+    /// which clients share one server process: shared (the default; clients the server cannot tell apart), per-session
+    /// or per-request
+    #[argh(option, arg_name = "MODE", default = "SessionMode::Shared", from_str_fn(parse_mode))]
+    pub(crate) session_mode: SessionMode,
+    /// give out no session ids: every request stands alone
+    #[argh(option, arg_name = "yes|no", default = "false")]
+    pub(crate) stateless: bool,
+
+    /// longest time from the start of a server process until it is ready (default 120)
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
+    pub(crate) start_timeout: Option<Duration>,
+    /// longest time until the answer to a call; a progress notification starts it anew (default 3600)
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
+    pub(crate) request_timeout: Option<Duration>,
+    /// a session that nobody uses ends after this time (default 1800)
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
+    pub(crate) session_timeout: Option<Duration>,
+    /// an open event stream carries a comment this often (default 15)
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
+    pub(crate) keepalive: Option<Duration>,
+    /// largest body of a request (default 4194304)
+    #[argh(option, arg_name = "BYTES", from_str_fn(parse_count))]
+    pub(crate) max_body_size: Option<usize>,
+    /// largest message from the server (default 67108864)
+    #[argh(option, arg_name = "BYTES", from_str_fn(parse_count))]
+    pub(crate) max_message_size: Option<usize>,
+    /// sessions alive at once (default 10000)
+    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
+    pub(crate) max_sessions: Option<usize>,
+    /// server processes alive at once (default 256)
+    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
+    pub(crate) max_children: Option<usize>,
+    /// calls waiting for one server process (default 4096)
+    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
+    pub(crate) max_calls: Option<usize>,
+    /// connections open at once (default 10000)
+    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
+    pub(crate) max_connections: Option<usize>,
+
+    /// what to log: TRACE, DEBUG, INFO (the default), WARNING, ERROR, CRITICAL or NONE; lower case works too
+    #[argh(option, arg_name = "LEVEL", default = "LevelFilter::Info", from_str_fn(parse_level))]
+    pub(crate) log_level: LevelFilter,
+    /// log at DEBUG, whatever --log-level says
+    #[argh(option, arg_name = "yes|no", default = "false")]
+    pub(crate) debug: bool,
+    /// what drives the sockets and processes: smol (the default; one thread, many connections) or blocking (a thread
+    /// for each)
+    #[argh(option, arg_name = "RUNTIME", default = "Runtime::Smol", from_str_fn(parse_runtime))]
+    pub(crate) runtime: Runtime,
+    /// print the version
+    #[argh(switch)]
+    pub(crate) version: bool,
+}
+
+impl Flags {
+    /// The level to log at: `--debug` wins over `--log-level`, unless that is TRACE.
+    pub(crate) fn level(&self) -> LevelFilter {
+        if self.debug { self.log_level.max(LevelFilter::Debug) } else { self.log_level }
+    }
+}
+
+/// The driver to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    Smol,
+    Blocking,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    Help,
+    Line(Box<CommandLine>),
+}
+
+/// The flags, and the command with its arguments: empty if none was given. The command stays out of argh because it need
+/// not be UTF-8.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    pub(crate) flags: Flags,
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Flags of the Python program that this version does not have. Whoever types one should not be told it is unknown.
+const NOT_YET: [&str; 15] = [
+    "--headers",
+    "-H",
+    "--transport",
+    "--client-id",
+    "--client-secret",
+    "--token-url",
+    "--username",
+    "--password",
+    "--digest",
+    "--verify-ssl",
+    "--no-verify-ssl",
+    "--api-access-token",
+    "--named-server",
+    "--named-server-config",
+    "--expose-header",
+];
+
+/// Reads a command line (without the name of the program).
+///
+/// The rules are those of Python's argparse, so that its users need not learn anew. Up to the first `--` a word with a
+/// dash is a flag of ours, wherever it stands; an unknown one is an error, not an argument of the command. From the
+/// first `--` on everything belongs to the command. The last one wins when a flag that holds one value is repeated.
+///
+/// # Errors
+///
+/// Says in one line what is wrong and, where that can be guessed, what was meant.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    let info = Flags::get_args_info();
+    let mut words = words.into_iter().peekable();
+    let mut given: Vec<(&FlagInfo<'_>, String)> = Vec::new();
+    let mut command = Vec::new();
+    // Set when a flag follows the command: the command is complete then, and a further word would be a riddle.
+    let mut complete = false;
+
+    while let Some(word) = words.next() {
+        if word == "--" {
+            command.extend(words);
+            break;
+        }
+        let text = match word.to_str() {
+            Some(text) => text,
+            None if word.as_encoded_bytes().starts_with(b"-") => {
+                return Err(Failure::usage(format!("the option {word:?} is not UTF-8")));
+            }
+            None => "",
+        };
+        let Some(hit) = find(info.flags, text).map_err(|miss| miss.explain(&command))? else {
+            if complete {
+                return Err(Failure::usage(format!(
+                    "unexpected argument {word:?} after an option. Put the command and its arguments after --."
+                )));
+            }
+            command.push(word);
+            continue;
+        };
+        complete = !command.is_empty();
+
+        let Hit { flag, off, attached } = hit;
+        let name = flag.long;
+        let needs = |what: &str| Failure::usage(format!("{name} needs {what}"));
+        // A flag of ours is not taken for a value: it was forgotten. Any other word with a dash may be one (-Xmx1g).
+        let mut next = |wanted: &dyn Fn(&str) -> bool| {
+            let word = words.next_if(|w| w != "--" && w.to_str().is_none_or(wanted))?;
+            Some(word.into_string().map_err(|w| Failure::usage(format!("the value {w:?} of {name} is not UTF-8"))))
+        };
+        let not_ours = |word: &str| !matches!(find(info.flags, word), Ok(Some(_)));
+
+        let mut values = Vec::new();
+        match arity(flag) {
+            Arity::None | Arity::YesNo if attached.is_some() => {
+                return Err(Failure::usage(format!("{name} takes no value")));
+            }
+            Arity::None => values.push(String::new()),
+            Arity::YesNo => values.push((!off).to_string()),
+            Arity::One(what) => match attached {
+                Some(value) => values.push(value.to_owned()),
+                None => values.push(next(&not_ours).ok_or_else(|| needs(&format!("a value: {what}")))??),
+            },
+            Arity::Two(what) => {
+                let both = || needs(&format!("two values: {what}"));
+                let first = attached.map(|v| Ok(v.to_owned())).or_else(|| next(&not_ours)).ok_or_else(both)??;
+                let pair = if first.contains('=') {
+                    first
+                } else if attached.is_some() {
+                    return Err(both());
+                } else {
+                    let second = next(&not_ours).ok_or_else(both)??;
+                    format!("{first}={second}")
+                };
+                // Checked here because argh would show the whole value, and it may be a secret.
+                if pair.starts_with('=') {
+                    return Err(needs("a name that is not empty"));
+                }
+                values.push(pair);
+            }
+            Arity::Many(what) => match attached {
+                Some(value) => values.push(value.to_owned()),
+                None => {
+                    while let Some(value) = next(&|word| !word.starts_with('-')) {
+                        values.push(value?);
+                    }
+                    if values.is_empty() {
+                        return Err(needs(&format!("at least one value: {what}")));
+                    }
+                }
+            },
+        }
+        if flag.optionality != Optionality::Repeating {
+            given.retain(|(earlier, _)| earlier.long != name);
+        }
+        given.extend(values.into_iter().map(|value| (flag, value)));
+    }
+
+    let mut line = Vec::new();
+    for (flag, value) in &given {
+        if flag.long == "--help" {
+            return Ok(Parsed::Help);
+        }
+        line.push(flag.long);
+        if !matches!(arity(flag), Arity::None) {
+            line.push(value);
+        }
+    }
+    match Flags::from_args(&["mcp-proxy"], &line) {
+        Ok(flags) => Ok(Parsed::Line(Box::new(CommandLine { flags, command }))),
+        Err(exit) => Err(Failure::usage(reword(exit.output.trim()))),
+    }
+}
+
+/// `Error parsing option '--port' with value 'abc': why` in our words.
+fn reword(error: &str) -> String {
+    let parts = error.strip_prefix("Error parsing option '").and_then(|rest| rest.split_once("' with value '"));
+    match parts.and_then(|(flag, rest)| Some((flag, rest.rsplit_once("': ")?))) {
+        Some((flag, (value, why))) => format!("bad value {value:?} for {flag}: it {why}"),
+        None => error.to_owned(),
+    }
+}
+
+/// How many values a flag takes, with their name for people.
+pub(crate) enum Arity<'a> {
+    None,
+    YesNo,
+    One(&'a str),
+    Two(&'a str),
+    Many(&'a str),
+}
+
+pub(crate) fn arity<'a>(flag: &FlagInfo<'a>) -> Arity<'a> {
+    match flag.kind {
+        FlagInfoKind::Switch => Arity::None,
+        FlagInfoKind::Option { arg_name: "yes|no" } => Arity::YesNo,
+        FlagInfoKind::Option { arg_name } => match arg_name.strip_suffix("...") {
+            Some(what) => Arity::Many(what),
+            None if arg_name.contains(' ') => Arity::Two(arg_name),
+            None => Arity::One(arg_name),
+        },
+    }
+}
+
+/// A word that names a flag.
+struct Hit<'a, 'w> {
+    flag: &'a FlagInfo<'a>,
+    /// It was `--no-flag`.
+    off: bool,
+    /// The value after `=`.
+    attached: Option<&'w str>,
+}
+
+/// A word that looks like a flag and is none.
+enum Miss {
+    Unknown { word: String, nearest: Option<String> },
+    Ambiguous { word: String, names: Vec<String> },
+}
+
+impl Miss {
+    fn explain(self, command: &[OsString]) -> Failure {
+        Failure::usage(match self {
+            Miss::Ambiguous { word, names } => format!("{word} is ambiguous: it could be {}", names.join(" or ")),
+            Miss::Unknown { word, .. } if NOT_YET.contains(&&*word) => {
+                format!("{word} is not supported by this version")
+            }
+            Miss::Unknown { word, nearest } => {
+                let mut text = format!("unknown option {word}.");
+                if let Some(nearest) = nearest {
+                    text.push_str(&format!(" Did you mean {nearest}?"));
+                }
+                match command.first() {
+                    Some(program) => text.push_str(&format!(
+                        " If it belongs to the command, write -- before the command: -- {} {word}.",
+                        program.display()
+                    )),
+                    None => text.push_str(" mcp-proxy --help lists the options."),
+                }
+                text
+            }
+        })
+    }
+}
+
+/// Looks a word up: `None` if it is no flag but a value. The order of the steps is that of argparse.
+fn find<'a, 'w>(flags: &'a [FlagInfo<'a>], word: &'w str) -> Result<Option<Hit<'a, 'w>>, Miss> {
+    if !word.starts_with('-') || word.len() == 1 {
+        return Ok(None);
+    }
+    let (typed, attached) = match word.split_once('=') {
+        Some((name, value)) if word.starts_with("--") => (name, Some(value)),
+        _ => (word, None),
+    };
+    let names = || {
+        flags.iter().flat_map(|flag| {
+            let short = flag.short.or((flag.long == "--help").then_some('h')).map(|c| format!("-{c}"));
+            let off = matches!(arity(flag), Arity::YesNo).then(|| flag.long.replacen("--", "--no-", 1));
+            let long = Some(flag.long.to_owned());
+            [(long, false), (off, true), (short, false)]
+                .into_iter()
+                .filter_map(move |(name, off)| Some((name?, flag, off)))
+        })
+    };
+    if let Some((_, flag, off)) = names().find(|(name, ..)| name == typed) {
+        return Ok(Some(Hit { flag, off, attached }));
+    }
+    if typed.starts_with("--") {
+        let abbreviated: Vec<_> = names().filter(|(name, flag, _)| !flag.hidden && name.starts_with(typed)).collect();
+        match &abbreviated[..] {
+            [] => {}
+            [(_, flag, off)] => return Ok(Some(Hit { flag, off: *off, attached })),
+            [..] => {
+                let names = abbreviated.into_iter().map(|(name, ..)| name).collect();
+                return Err(Miss::Ambiguous { word: typed.to_owned(), names });
+            }
+        }
+    }
+    let is_number = word[1..].parse::<f64>().is_ok() && word[1..].starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    if is_number || word.contains(' ') {
+        return Ok(None);
+    }
+    let nearest = names()
+        .filter(|(_, flag, _)| !flag.hidden)
+        .map(|(name, ..)| (distance(&name, typed), name))
+        .min()
+        .filter(|(distance, name)| *distance <= name.len() / 3)
+        .map(|(_, name)| name);
+    Err(Miss::Unknown { word: typed.to_owned(), nearest })
+}
+
+/// How many letters must be changed, added or removed to turn one word into the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (corner + usize::from(x != *y)).min(above + 1).min(row[j] + 1);
+            corner = above;
+        }
+    }
+    row[b.len()]
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "must be a number from 0 to 65535".into())
+}
+
+fn parse_variable(text: &str) -> Result<(String, Secret<String>), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    Ok((name.into(), Secret::new(value.into())))
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let wait = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    wait.filter(|wait| !wait.is_zero()).ok_or_else(|| "must be a number of seconds above 0, such as 30 or 2.5".into())
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number of at least 1".into())
+}
+
+fn parse_mode(text: &str) -> Result<SessionMode, String> {
+    match text {
+        "shared" => Ok(SessionMode::Shared),
+        "per-session" => Ok(SessionMode::PerSession),
+        "per-request" => Ok(SessionMode::PerRequest),
+        _ => Err("must be shared, per-session or per-request".into()),
+    }
+}
+
+fn parse_runtime(text: &str) -> Result<Runtime, String> {
+    match text {
+        "smol" => Ok(Runtime::Smol),
+        "blocking" => Ok(Runtime::Blocking),
+        _ => Err("must be smol or blocking".into()),
+    }
+}
+
+/// The names are Python's; ours has no level for CRITICAL.
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    match &*text.to_ascii_uppercase() {
+        "TRACE" => Ok(LevelFilter::Trace),
+        "DEBUG" => Ok(LevelFilter::Debug),
+        "INFO" => Ok(LevelFilter::Info),
+        "WARNING" | "WARN" => Ok(LevelFilter::Warn),
+        "ERROR" | "CRITICAL" => Ok(LevelFilter::Error),
+        "NONE" | "OFF" => Ok(LevelFilter::Off),
+        _ => Err("must be TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL or NONE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<CommandLine, String> {
+        match parse(words.iter().map(Into::into)) {
+            Ok(Parsed::Line(line)) => Ok(*line),
+            Ok(Parsed::Help) => Err("help".into()),
+            Err(failure) => {
+                assert_eq!(failure.code, 2);
+                assert!(!failure.text.contains('\n'), "{:?}", failure.text);
+                Err(failure.text)
+            }
+        }
+    }
+
+    /// Splits at blanks; a quoted word keeps its blanks.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (n, part) in line.split('\'').enumerate() {
+            match n % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
+        words
+    }
+
+    /// What was understood: everything that is not a default, in the order of the struct, then the command.
+    fn understood(line: &str) -> String {
+        let words = words(line);
+        let line = match parse_words(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+            Ok(line) => line,
+            Err(text) => return format!("error: {text}"),
+        };
+        let f = &line.flags;
+        let mut out = Vec::new();
+        let mut say = |name: &str, value: Option<String>| out.extend(value.map(|value| format!("{name}={value}")));
+        say("port", f.port.map(|p| p.to_string()));
+        say("host", f.host.clone());
+        say("origins", (!f.allow_origin.is_empty()).then(|| f.allow_origin.join("+")));
+        say("hosts", (!f.allow_host.is_empty()).then(|| f.allow_host.join("+")));
+        say("sse_port", f.sse_port.map(|p| p.to_string()));
+        say("sse_host", f.sse_host.clone());
+        say("cors", (!f.allow_cors.is_empty()).then(|| f.allow_cors.join("+")));
+        for (name, value) in &f.env {
+            say(name, Some(value.reveal().clone()));
+        }
+        say("pass", f.pass_environment.then(String::new));
+        say("cwd", f.cwd.as_ref().map(|d| d.display().to_string()));
+        say("demo", f.demo.then(String::new));
+        say("mode", (f.session_mode != SessionMode::Shared).then(|| format!("{:?}", f.session_mode)));
+        say("stateless", f.stateless.then(String::new));
+        say("start", f.start_timeout.map(|t| format!("{t:?}")));
+        say("keepalive", f.keepalive.map(|t| format!("{t:?}")));
+        say("body", f.max_body_size.map(|n| n.to_string()));
+        say("level", (f.level() != LevelFilter::Info).then(|| f.level().to_string()));
+        say("runtime", (f.runtime != Runtime::Smol).then(|| format!("{:?}", f.runtime)));
+        let command: Vec<_> = line.command.iter().map(|w| w.to_string_lossy()).collect();
+        format!("{} | {}", out.join(" "), command.join(","))
+    }
+
+    #[test]
+    fn command_lines() {
+        let table = [
+            // Those of COMPAT.md 3.1 that serve a command.
+            ("uvx mcp-server-fetch", " | uvx,mcp-server-fetch"),
+            ("--port=8080 uvx mcp-server-fetch", "port=8080 | uvx,mcp-server-fetch"),
+            ("--sse-port=8080 uvx mcp-server-fetch", "sse_port=8080 | uvx,mcp-server-fetch"),
+            ("--sse-host=0.0.0.0 --sse-port=8080 uvx f", "sse_port=8080 sse_host=0.0.0.0 | uvx,f"),
+            ("--host=0.0.0.0 --port=8080 uvx mcp-server-fetch", "port=8080 host=0.0.0.0 | uvx,mcp-server-fetch"),
+            ("--port=8080 -- uvx mcp-server-fetch --user-agent=Me", "port=8080 | uvx,mcp-server-fetch,--user-agent=Me"),
+            ("your-command --port 8080 -e KEY VALUE -e OTHER 2", "port=8080 KEY=VALUE OTHER=2 | your-command"),
+            ("your-command --port 8080 --allow-origin '*'", "port=8080 origins=* | your-command"),
+            ("your-command --port 8080 --allow-origin=*", "port=8080 origins=* | your-command"),
+            ("--pass-environment --port=8096 --sse-host 0.0.0.0 uvx f", "port=8096 sse_host=0.0.0.0 pass= | uvx,f"),
+            ("--port=8080 --named-server fetch 'uvx f'", "error: --named-server is not supported by this version"),
+            // Values.
+            ("--port 8080 --host ::1 x", "port=8080 host=::1 | x"),
+            ("--port 1 --port=2 x", "port=2 | x"),
+            ("--cwd=/a=b x", "cwd=/a=b | x"),
+            ("-e A '' x", "A= | x"),
+            ("-e A=1 x", "A=1 | x"),
+            ("-e A b=c -e A 2 x", "A=b=c A=2 | x"),
+            ("--env=A=1 x", "A=1 | x"),
+            ("-e JAVA_OPTS -Xmx1g x", "JAVA_OPTS=-Xmx1g | x"),
+            ("--start-timeout 2.5 --keepalive 5 x", "start=2.5s keepalive=5s | x"),
+            ("--max-body-size 10 x", "body=10 | x"),
+            ("--session-mode per-session --runtime blocking x", "mode=PerSession runtime=Blocking | x"),
+            ("--session-mode=per-request --stateless x", "mode=PerRequest stateless= | x"),
+            ("--log-level DEBUG x", "level=DEBUG | x"),
+            ("--log-level critical x", "level=ERROR | x"),
+            ("--log-level WARNING --debug x", "level=DEBUG | x"),
+            ("--log-level trace --debug x", "level=TRACE | x"),
+            ("--log-level NONE x", "level=OFF | x"),
+            // Many values.
+            ("--allow-origin a b -- x y", "origins=a+b | x,y"),
+            ("--allow-origin a b --port 1 x", "port=1 origins=a+b | x"),
+            ("--allow-origin a --allow-origin b x", "origins=a+b+x | "),
+            ("--allow-origin=a x", "origins=a | x"),
+            ("--allow-cors a -- x", "cors=a | x"),
+            ("--allow-host a --allow-host b x", "hosts=a+b | x"),
+            // Switches, both ways; the last one wins.
+            ("--pass-environment --no-pass-environment x", " | x"),
+            ("--no-debug --debug x", "level=DEBUG | x"),
+            ("--stateless --no-stateless x", " | x"),
+            ("--demo", "demo= | "),
+            // Abbreviations.
+            ("--pass --po 1 x", "port=1 pass= | x"),
+            ("--no-p --pass x", "pass= | x"),
+            ("--log=debug x", "level=DEBUG | x"),
+            (
+                "--max x",
+                &format!("error: --max is ambiguous: it could be {}", {
+                    "--max-body-size or --max-message-size or --max-sessions or --max-children or --max-calls or \
+                 --max-connections"
+                }),
+            ),
+            // Where the command ends.
+            ("-- --port 1", " | --port,1"),
+            ("a -- b -- c", " | a,b,--,c"),
+            ("a --port 1 -- b --c", "port=1 | a,b,--c"),
+            ("head -1 - 'x -y'", " | head,-1,-,x -y"),
+            (
+                "a --port 1 b",
+                "error: unexpected argument \"b\" after an option. Put the command and its arguments after --.",
+            ),
+            // What is wrong.
+            ("x --help", "error: help"),
+            ("-h", "error: help"),
+            ("-- x --help", " | x,--help"),
+            (
+                "uvx f --user-agent=x",
+                "error: unknown option --user-agent. If it belongs to the command, write -- before the command: -- uvx \
+                 --user-agent.",
+            ),
+            ("--prot 1 x", "error: unknown option --prot. Did you mean --port? mcp-proxy --help lists the options."),
+            ("--no-demo", "error: unknown option --no-demo. mcp-proxy --help lists the options."),
+            ("-x", "error: unknown option -x. mcp-proxy --help lists the options."),
+            ("--port", "error: --port needs a value: PORT"),
+            ("--port -- x", "error: --port needs a value: PORT"),
+            ("--port --host x", "error: --port needs a value: PORT"),
+            ("--port abc x", "error: bad value \"abc\" for --port: it must be a number from 0 to 65535"),
+            ("--port 65536 x", "error: bad value \"65536\" for --port: it must be a number from 0 to 65535"),
+            ("--debug=1 x", "error: --debug takes no value"),
+            ("-e A", "error: --env needs two values: KEY VALUE"),
+            ("-e A -- x", "error: --env needs two values: KEY VALUE"),
+            ("--env=A 1 x", "error: --env needs two values: KEY VALUE"),
+            ("-e '' secret x", "error: --env needs a name that is not empty"),
+            (
+                "--keepalive 0 x",
+                "error: bad value \"0\" for --keepalive: it must be a number of seconds above 0, such as 30 or 2.5",
+            ),
+            (
+                "--keepalive inf x",
+                "error: bad value \"inf\" for --keepalive: it must be a number of seconds above 0, such as 30 or 2.5",
+            ),
+            ("--runtime tokio x", "error: bad value \"tokio\" for --runtime: it must be smol or blocking"),
+        ];
+        for (line, expected) in table {
+            assert_eq!(understood(line), expected, "mcp-proxy {line}");
+        }
+    }
+
+    /// The names say how many values there are; a name that says something else by accident would be parsed wrongly.
+    #[test]
+    fn every_flag_is_parsed_by_its_own_table_row() {
+        let info = Flags::get_args_info();
+        for flag in info.flags.iter().filter(|flag| flag.long != "--help") {
+            let good = ["1", "shared", "smol", "info", "true"];
+            let accepted = |line: &[&str]| Flags::from_args(&["mcp-proxy"], line).is_ok();
+            let (typed, read): (&[&str], bool) = match arity(flag) {
+                Arity::None => (&[], accepted(&[flag.long])),
+                Arity::YesNo => (&[], accepted(&[flag.long, "true"]) && accepted(&[flag.long, "false"])),
+                Arity::One(_) | Arity::Many(_) => (&["1"], good.iter().any(|value| accepted(&[flag.long, value]))),
+                Arity::Two(_) => (&["1", "1"], accepted(&[flag.long, "1=1"])),
+            };
+            assert!(read, "argh does not read {flag:?}");
+            // And argh wants exactly one value wherever we hand it one.
+            assert_eq!(accepted(&[flag.long]), matches!(arity(flag), Arity::None), "{flag:?}");
+            let result = parse_words(&[&[flag.long], typed].concat());
+            let refused_by_value = matches!(&result, Err(text) if text.starts_with("bad value"));
+            assert!(result.is_ok() || refused_by_value, "{flag:?}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_stay_out_of_sight() {
+        let line = parse_words(&["-e", "KEY", "hunter2", "x"]).unwrap();
+        assert!(!format!("{line:?}").contains("hunter2"));
+        for bad in [&["-e", "", "hunter2"][..], &["-e", "=hunter2", "x"]] {
+            assert!(!parse_words(bad).unwrap_err().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn the_command_need_not_be_utf8() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = |prefix: &str| OsString::from_vec([prefix.as_bytes(), b"\xff"].concat());
+        let Ok(Parsed::Line(line)) = parse([odd("/bin/x"), "--port".into(), "1".into()]) else { panic!() };
+        assert_eq!(line.command, [odd("/bin/x")]);
+        let Ok(Parsed::Line(line)) = parse(["--".into(), "x".into(), odd("--a=")]) else { panic!() };
+        assert_eq!(line.command[1], odd("--a="));
+        assert!(parse([odd("--cwd=")]).is_err());
+        assert!(parse(["--cwd".into(), odd("")]).is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Harness, simulator, scenarios, fuzz bodies and fake peers of mcp-proxy.
