@@ -170,9 +170,11 @@ fn stop_on_signals(stop: impl Fn() + Send + 'static) -> Result<(), Failure> {
     let failed = |e: io::Error| Failure::start(format!("cannot handle signals: {}", settings::reason(&e)));
     let mut signals = Signals::new(wanted).map_err(failed)?;
     let watch = move || {
+        let mut what = "stopping; a second signal stops at once";
         for signal in signals.forever() {
-            info!("stopping: {}", signal_hook::low_level::signal_name(signal).unwrap_or("a signal"));
+            info!("{}: {what}", signal_hook::low_level::signal_name(signal).unwrap_or("signal"));
             stop();
+            what = "stopping at once";
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(failed)?;

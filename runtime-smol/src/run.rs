@@ -113,8 +113,9 @@ pub(crate) async fn run(proxy: Proxy) -> io::Result<()> {
     let clock = || Instant::at(start.elapsed());
     let inbox = Rc::new(Inbox::default());
     let executor = Rc::new(LocalExecutor::new());
-    // Reaps children on this thread; without it async-process starts one for that.
+    // Reaps children on this thread. It must have begun before the first child, or async-process starts a thread for it.
     executor.spawn(async_process::driver()).detach();
+    executor.try_tick();
     let stopped = Rc::clone(&inbox);
     executor
         .spawn(async move {
