@@ -24,6 +24,9 @@ use crate::io::{ChildId, Command, Exit, Instant, Pipe};
 use crate::wire::{lines, rpc};
 use child::{Children, End};
 
+/// How often a link that waits for room looks again.
+const ROOM: Duration = Duration::from_millis(100);
+
 /// Names one link. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkId(pub(crate) u64);
@@ -163,12 +166,9 @@ impl Back {
             return Ok(*id);
         }
         if self.children.len() >= core.config.limits.max_children {
-            // A process that nobody uses makes room for one that somebody wants.
-            let unused = self.links.iter().find(|(_, l)| l.unused).map(|(id, _)| *id).ok_or(Full::Children)?;
-            self.release(core, unused);
-            if self.children.len() > core.config.limits.max_children {
-                return Err(Full::Children);
-            }
+            // A process that nobody uses makes room for one that somebody wants; `start` waits for its end.
+            let unused = self.links.iter().find(|(_, l)| l.unused && l.child.is_some()).map(|(id, _)| *id);
+            self.release(core, unused.ok_or(Full::Children)?);
         }
         Ok(self.open(core, server, wanted))
     }
@@ -191,6 +191,10 @@ impl Back {
         let not_before = self.health[link.server].not_before;
         if not_before > core.now {
             core.timers.set(Deadline::Restart(id), not_before);
+            return;
+        }
+        if self.children.len() >= core.config.limits.max_children {
+            core.after(ROOM, Deadline::Restart(id));
             return;
         }
         let server = &core.config.servers[link.server];
@@ -343,7 +347,8 @@ impl Back {
     }
 
     /// Forgets whatever would not end.
-    pub(crate) fn abandon_all(&mut self) {
+    pub(crate) fn abandon_all(&mut self, core: &mut Core) {
+        self.children.kill_all(core);
         self.children = Children::default();
         self.by_child.clear();
     }
@@ -383,6 +388,16 @@ impl Back {
         self.children.wrote(core, child);
     }
 
+    /// Whether a child has more to read than it may. It is not listened to then: every line of it might ask for another.
+    pub(crate) fn is_clogged(&self, core: &Core, child: ChildId) -> bool {
+        self.children.backlog(child) > core.config.limits.max_queue
+    }
+
+    /// The link of a child.
+    pub(crate) fn link_of(&self, child: ChildId) -> Option<LinkId> {
+        self.by_child.get(&child).copied()
+    }
+
     /// Whether one more complaint about what this link's process writes may go to the log.
     pub(crate) fn may_complain(&mut self, core: &Core, id: LinkId) -> bool {
         self.links.get(&id).and_then(|l| l.child).is_some_and(|child| self.children.may_complain(core, child))
@@ -408,7 +423,9 @@ impl Back {
 
     /// Reading for this link may go on after it was held up.
     pub(crate) fn resume(&mut self, core: &mut Core, link: LinkId) {
-        if let Some(child) = self.links.get(&link).and_then(|l| l.child) {
+        if let Some(child) = self.links.get(&link).and_then(|l| l.child)
+            && !self.is_clogged(core, child)
+        {
             self.children.read_on(core, child);
         }
     }
@@ -442,6 +459,18 @@ impl Back {
             self.children.write(core, child, line);
         }
         Some(LinkEvent::Up { link: id, again })
+    }
+
+    /// The server answered `initialize` with something that is no answer.
+    pub(crate) fn handshake_invalid(&mut self, core: &mut Core, id: LinkId, answered: &str) -> Option<LinkEvent> {
+        let link = self.links.get(&id)?;
+        if !matches!(link.state, State::Shaking(number) if rpc::Id(answered).number() == Some(number)) {
+            return None;
+        }
+        let server = link.server;
+        warn!("[{}] answered initialize with something invalid; stopped", core.config.servers[server].name);
+        self.crashed(core, server);
+        self.fail(core, id, "it answered initialize with something that is no valid message".into(), None)
     }
 
     /// The server took too long for the handshake.
