@@ -153,24 +153,24 @@ impl Back {
     /// A link for a client: a shared one with its key, else a blank one, else a new one.
     pub(crate) fn acquire(&mut self, core: &mut Core, server: usize, sharing: Sharing) -> Result<LinkId, Full> {
         let wanted = Some(sharing);
-        if let Some(Sharing::Shared(_)) = wanted
-            && let Some((id, link)) = self.links.iter_mut().find(|(_, l)| l.server == server && l.sharing == wanted)
-        {
-            link.unused = false;
-            core.timers.clear(Deadline::LinkIdle(*id));
-            return Ok(*id);
-        }
-        if let Some((id, link)) = self.links.iter_mut().find(|(_, l)| l.server == server && l.sharing.is_none()) {
-            link.sharing = wanted;
-            link.unused = false;
-            return Ok(*id);
-        }
-        if self.children.len() >= core.config.limits.max_children {
+        let shared = matches!(wanted, Some(Sharing::Shared(_)));
+        let mine = |link: &Link| link.server == server && shared && link.sharing == wanted;
+        let blank = |link: &Link| link.server == server && link.sharing.is_none();
+        let found = self.links.iter().find(|(_, l)| mine(l)).or_else(|| self.links.iter().find(|(_, l)| blank(l)));
+        let found = found.map(|(id, link)| (*id, link.child.is_some()));
+        let runs = found.is_some_and(|(_, runs)| runs);
+        if !runs && self.children.len() >= core.config.limits.max_children {
             // A process that nobody uses makes room for one that somebody wants; `start` waits for its end.
             let unused = self.links.iter().find(|(_, l)| l.unused && l.child.is_some()).map(|(id, _)| *id);
             self.release(core, unused.ok_or(Full::Children)?);
         }
-        Ok(self.open(core, server, wanted))
+        let Some((id, _)) = found else { return Ok(self.open(core, server, wanted)) };
+        if let Some(link) = self.links.get_mut(&id) {
+            link.sharing = wanted;
+            link.unused = false;
+        }
+        core.timers.clear(Deadline::LinkIdle(id));
+        Ok(id)
     }
 
     fn open(&mut self, core: &mut Core, server: usize, sharing: Option<Sharing>) -> LinkId {
@@ -224,10 +224,9 @@ impl Back {
         }
         let place = rpc::place(request.raw, request_id.0);
         link.hello = Some(Hello { request: request.raw.to_owned(), id: place, initialized, answer: None });
-        if link.child.is_some() {
-            core.after(core.config.timeouts.start, Deadline::Handshake(id));
-            self.shake(core, id);
-        }
+        // Also while there is no process yet: nobody waits for ever for one.
+        core.after(core.config.timeouts.start, Deadline::Handshake(id));
+        self.shake(core, id);
     }
 
     /// The server's answer to `initialize`.
@@ -267,7 +266,13 @@ impl Back {
         }
         match (link.state, link.child) {
             (State::Ready(_), Some(child)) => self.children.write(core, child, line),
-            _ => link.queue.extend_from_slice(&line),
+            _ => {
+                link.queue.extend_from_slice(&line);
+                if !core.timers.is_set(Deadline::Handshake(id)) {
+                    // No process is being greeted: nobody waits for ever for one.
+                    core.after(core.config.timeouts.start, Deadline::Handshake(id));
+                }
+            }
         }
         Ok(())
     }
