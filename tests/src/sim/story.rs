@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use mcp_proxy_engine::wire::rpc;
 use mcp_proxy_engine::{
-    Body, ChildId, Command, Config, ExchangeId, Exit, Headers, HttpRequest, HttpResponse, Instant, Pipe, Server,
-    Signal,
+    Body, ChildId, Command, Config, ExchangeId, Exit, Headers, HttpRequest, HttpResponse, Instant, Pipe, Server, Signal,
 };
 
 use super::world::{SseEvent, World};
