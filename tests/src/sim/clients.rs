@@ -224,6 +224,7 @@ impl Run<'_> {
             answered: false,
             received: false,
             excused: false,
+            dead: false,
             own_answer,
         });
         (n, text)
@@ -563,6 +564,7 @@ impl Run<'_> {
             assert!(call.own_answer, "{x:?}: the proxy made up an answer: {text}");
         } else {
             assert!(excused || call.excused, "{x:?}: the proxy failed a call for no reason: {text}");
+            call.dead = text.contains("the server failed: ") || text.contains("try again later");
         }
     }
 

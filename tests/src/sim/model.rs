@@ -74,6 +74,8 @@ pub(super) struct Call {
     pub(super) received: bool,
     /// The client did something for which the proxy may answer in the server's place.
     pub(super) excused: bool,
+    /// The client was told that it will not be carried out.
+    pub(super) dead: bool,
     /// The proxy may answer this one itself.
     pub(super) own_answer: bool,
 }

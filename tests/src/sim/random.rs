@@ -4,7 +4,7 @@
 //! processes crash, hang and babble, limits are tiny, clocks jump, clients vanish. In both every step is checked.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +41,8 @@ pub(super) struct Run<'c> {
     pub(super) replies: Vec<Reply>,
     pub(super) remarks: Vec<Remark>,
     pub(super) sessions: usize,
+    /// Keys of processes that were told once that their client is ready.
+    pub(super) initialized: BTreeSet<String>,
     pub(super) stopping: Option<Instant>,
 }
 
@@ -95,6 +97,7 @@ pub fn choose_config(choices: &mut Choices<'_>) -> (Config, bool) {
     set(&mut limits.max_message, &[100, 300, 500]);
     set(&mut limits.replay_events, &[1, 3]);
     set(&mut limits.replay_bytes, &[1, 300, 1000]);
+    set(&mut limits.max_unread, &[1, 1000]);
     let times = &mut config.timeouts;
     let mut set = |time: &mut Duration, short: &[u64]| {
         if choices.chance(30) {
@@ -226,6 +229,7 @@ impl<'c> Run<'c> {
             replies: Vec::new(),
             remarks: Vec::new(),
             sessions: 0,
+            initialized: BTreeSet::new(),
             stopping: None,
         }
     }
@@ -416,6 +420,7 @@ impl<'c> Run<'c> {
         // One read of a flood may be answered beyond the limit, and one message more is let in.
         let most = limits.max_queue.saturating_add(80_000);
         assert!(self.w.largest_write <= most, "{} bytes were queued for a child", self.w.largest_write);
+        assert!(self.w.largest_frame <= most, "{} bytes were queued for a client", self.w.largest_frame);
     }
 
     fn check_timers(&self, calls: usize) {

@@ -65,6 +65,7 @@ impl Run<'_> {
                     ("notifications/initialized", _) => {
                         assert!(!process.initialized, "{id:?} is told twice that the client is ready");
                         process.initialized = true;
+                        self.initialized.extend(process.key.clone());
                     }
                     ("notifications/cancelled", _) => {
                         let number = rpc::member(params, "requestId").unwrap().expect("it names a request").get();
@@ -120,8 +121,12 @@ impl Run<'_> {
         };
         let call = &mut self.calls[n];
         assert!(call.taken.is_none(), "{id:?}: a call comes twice: {line}");
+        assert!(!call.dead, "{id:?}: a call comes after its client was told that it failed: {line}");
         let key = process.key.get_or_insert_with(|| call.key.clone());
         assert_eq!(*key, call.key, "{id:?}: a call of another kind of client: {line}");
+        // A shared process may serve a client whose predecessors have said so, and those that have not.
+        let told = process.initialized || !key.contains(" alone ") || !self.initialized.contains(key);
+        assert!(told, "{id:?}: a restarted process was not told that its client is ready: {line}");
         let expected = call.template.line(&number, &number);
         // The level may be that of a more curious client.
         let levels: &[&str] = if method == "logging/setLevel" { &LEVELS } else { &["info"] };
@@ -415,8 +420,20 @@ impl Run<'_> {
                 self.w.out_mut(Pipe::ChildStdout(id)).buffer.extend_from_slice(noise);
             }
             3 => {
-                for _ in 0..2000 {
-                    self.say(id, r#"{"jsonrpc":"2.0","id":"ping","method":"ping"}"#);
+                if self.choices.chance(50) {
+                    for _ in 0..2000 {
+                        self.say(id, r#"{"jsonrpc":"2.0","id":"ping","method":"ping"}"#);
+                    }
+                    return;
+                }
+                let n = self.notes.len();
+                let text = format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"mark":"n{n}","v":"{}"}}}}"#,
+                    "x".repeat(900)
+                );
+                self.notes.push(Note { template: Template(text.clone()), child: id, call: None, place: 0 });
+                for _ in 0..300 {
+                    self.say(id, &text);
                 }
             }
             4..6 => {

@@ -44,6 +44,7 @@ pub struct Exchange {
     pub comments: usize,
     /// A story has looked at the response.
     pub(super) taken: bool,
+    writes: usize,
     decoder: sse::Decoder,
 }
 
@@ -121,6 +122,8 @@ pub struct World {
     pub stopping: bool,
     /// The largest number of bytes in one write to a child, so far.
     pub largest_write: usize,
+    /// The same for a client. The first two writes of a stream do not count: they may hold what was missed before.
+    pub largest_frame: usize,
     pub(super) seen_children: u64,
     last_exchange: u64,
 }
@@ -148,6 +151,7 @@ impl World {
             auto_spawn: true,
             stopping: false,
             largest_write: 0,
+            largest_frame: 0,
             seen_children: 0,
             last_exchange: 0,
         };
@@ -185,6 +189,7 @@ impl World {
             events: VecDeque::new(),
             comments: 0,
             taken: false,
+            writes: 0,
             decoder: sse::Decoder::new(usize::MAX),
         };
         self.exchanges.insert(id, exchange);
@@ -429,7 +434,10 @@ impl World {
                 exchange.check_stream(&text);
                 assert!(!exchange.closing, "the body was ended: {text}");
                 assert!(exchange.writing.is_none(), "a write is under way: {text}");
+                exchange.writes += 1;
+                let counted = if exchange.writes > 2 { bytes.len() } else { 0 };
                 exchange.writing = Some(bytes);
+                self.largest_frame = self.largest_frame.max(counted);
             }
             Action::Close(Pipe::ChildStdin(id)) => {
                 let child = self.child_mut(id);

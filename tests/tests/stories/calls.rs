@@ -180,6 +180,26 @@ fn a_lone_surrogate_in_a_name_does_no_harm() {
 }
 
 #[test]
+fn a_raw_control_character_in_a_name_is_no_json() {
+    let mut w = World::new(config());
+    let (client, child) = w.connect("2025-06-18", "{}");
+    for byte in ["\0", "\n", "\t", "\u{1f}"] {
+        for body in [
+            format!(r#"{{"jsonrpc":"2.0","id":1,"a{byte}":2,"method":"x"}}"#),
+            format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a{byte}":2,"_meta":{{"progressToken":1}}}}}}"#
+            ),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":"a{byte}"}}"#),
+        ] {
+            let exchange = w.post(&client, &body);
+            w.expect_refused(exchange, 400, -32700);
+        }
+    }
+    w.expect_no_line(child);
+    w.finish();
+}
+
+#[test]
 fn the_code_and_data_of_an_error_survive() {
     let mut w = World::new(config());
     let (client, child) = w.connect("2025-06-18", "{}");
