@@ -1,9 +1,10 @@
 //! What an engine is told at its start, and every number that bounds it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::io::Command;
+use crate::io::{Command, Headers, Secret};
 
 /// Everything an engine is told. Start from [`Config::new`] and change what differs.
 ///
@@ -26,6 +27,65 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// What the drivers enforce while they read and write HTTP. The engine only carries it, so that both do the same.
     pub http: Http,
+    /// How the drivers reach remote servers. The engine only carries it.
+    pub outbound: Outbound,
+    /// Where clients come from.
+    pub front: FrontKind,
+}
+
+/// Where clients come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrontKind {
+    /// Over HTTP, any number of them: Streamable HTTP and HTTP+SSE.
+    #[default]
+    Http,
+    /// Over our own stdin and stdout, one: the first configured server is what it talks to. The end of stdin is the end.
+    Stdio,
+}
+
+/// How a driver reaches remote servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// How the certificate of a remote server is checked.
+    pub verify: Verify,
+    /// The proxy for `http` URLs (`http://[user:password@]host:port`), from `HTTP_PROXY`.
+    pub http_proxy: Option<Secret<String>>,
+    /// The proxy for `https` URLs, by CONNECT, from `HTTPS_PROXY`.
+    pub https_proxy: Option<Secret<String>>,
+    /// Hosts that are reached without a proxy, from `NO_PROXY`: names (with all their subdomains), addresses, or `*`.
+    pub no_proxy: Vec<String>,
+    /// For the name, the connection and the TLS handshake, each. 10 s.
+    pub connect_timeout: Duration,
+    /// From the request to the head of its response. 5 min: a JSON answer comes when the tool is done.
+    pub head_timeout: Duration,
+    /// Between two pieces of a body. 5 min: well above the keep-alive of any server.
+    pub body_timeout: Duration,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Outbound {
+            verify: Verify::Native,
+            http_proxy: None,
+            https_proxy: None,
+            no_proxy: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(300),
+            body_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How the certificate of a remote server is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// By the roots of the system, or the built-in ones where the system has none.
+    #[default]
+    Native,
+    /// By the certificates of this PEM file.
+    Bundle(PathBuf),
+    /// Not at all.
+    Nothing,
 }
 
 impl Config {
@@ -38,6 +98,8 @@ impl Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             http: Http::default(),
+            outbound: Outbound::default(),
+            front: FrontKind::default(),
         }
     }
 
@@ -87,8 +149,8 @@ impl Config {
 pub struct Server {
     /// Its name: in log lines and in `/servers/NAME/mcp`. Letters, digits, `-`, `_`, `.`.
     pub name: String,
-    /// How to start it.
-    pub command: Command,
+    /// How to reach it.
+    pub origin: Origin,
     /// Which clients share one process.
     pub sessions: SessionMode,
     /// Give out no session ids: every request stands alone. GET and DELETE are refused then.
@@ -101,8 +163,75 @@ impl Server {
     /// A server with the defaults: shared, with sessions, started with the proxy.
     #[must_use]
     pub fn new(name: impl Into<String>, command: Command) -> Self {
-        Server { name: name.into(), command, sessions: SessionMode::Shared, stateless: false, prestart: true }
+        Server { name: name.into(), origin: Origin::Local(command), sessions: SessionMode::Shared, stateless: false, prestart: true }
     }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A program to start, which speaks stdio.
+    Local(Command),
+    /// A server to reach over HTTP.
+    Remote(Remote),
+}
+
+/// A server to reach over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its endpoint, `http` or `https`.
+    pub url: Secret<String>,
+    /// How to speak to it.
+    pub transport: RemoteTransport,
+    /// Header fields to send with every request; secrets among them.
+    pub headers: Headers,
+    /// How to prove who we are, beside those headers.
+    pub credentials: Credentials,
+}
+
+/// How to speak to a remote server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemoteTransport {
+    /// Find out: Streamable HTTP first, HTTP+SSE if that is refused.
+    #[default]
+    Detect,
+    /// Streamable HTTP.
+    StreamableHttp,
+    /// HTTP+SSE (2024-11-05).
+    Sse,
+}
+
+/// How to prove who we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Not at all, or by the headers.
+    #[default]
+    None,
+    /// `Authorization: Bearer`.
+    Bearer(Secret<String>),
+    /// `Authorization: Basic` (RFC 7617).
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// `Authorization: Digest` (RFC 7616), after the server's challenge.
+    Digest {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// OAuth 2.0 client credentials (RFC 6749, section 4.4): a token is fetched, kept, and renewed before it ends.
+    ClientCredentials {
+        /// The client.
+        id: String,
+        /// Its secret.
+        secret: Secret<String>,
+        /// Where tokens are.
+        token_url: String,
+    },
 }
 
 /// Which clients share one server process.
@@ -242,6 +371,17 @@ pub struct Http {
     pub idle_timeout: Duration,
     /// Without any progress in writing to a client that does not read. 60 s; then the connection is cut.
     pub write_timeout: Duration,
+    /// Serve `https` with this certificate instead of `http`.
+    pub tls: Option<Tls>,
+}
+
+/// A certificate and its key, for serving `https`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file of the certificate chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
 }
 
 impl Default for Http {
@@ -253,6 +393,7 @@ impl Default for Http {
             body_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
+            tls: None,
         }
     }
 }

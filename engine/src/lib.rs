@@ -86,9 +86,12 @@ mod io;
 mod router;
 pub mod wire;
 
-pub use config::{Access, Config, ConfigError, Http, Limits, Server, SessionMode, Timeouts};
+pub use config::{
+    Access, Config, ConfigError, Credentials, FrontKind, Http, Limits, Origin, Outbound, Remote, RemoteTransport, Server,
+    SessionMode, Timeouts, Tls, Verify,
+};
 pub use engine::{Engine, Stats};
 pub use io::{
-    Action, Body, ChildId, Command, Event, ExchangeId, Exit, Headers, HttpRequest, HttpResponse, Instant, MAX_READ,
+    Action, Body, ChildId, Command, Event, ExchangeId, Exit, FetchError, FetchErrorKind, FetchId, FetchRequest, Headers, HttpRequest, HttpResponse, Instant, MAX_READ,
     Output, Pipe, Secret, Signal,
 };
