@@ -1,137 +1,15 @@
-//! The command line: the flags, and the one step that turns what people type into what argh reads.
+//! The command line: the one step that turns what people type into what argh reads.
 //!
 //! argh knows the flags, their types and their texts. It does not know what users of the Python program type every day:
 //! `--port=8080`, `-e KEY VALUE`, flags after the command, `--no-debug`, abbreviations. [`parse`] rewrites those forms
 //! with the table that argh itself gives out, so no second list of flags exists that could drift away from [`Flags`].
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
-use log::LevelFilter;
-use mcp_proxy_engine::{Secret, SessionMode};
 
 use crate::Failure;
-
-/// Every flag. The field order is the order of `--help`.
-///
-/// `arg_name` is more than a text for people, it also says how many values a flag takes on the command line:
-/// one word is one value, two words are two values (joined by `=` for argh), a name that ends in `...` is one value or
-/// more, and `yes|no` is none, because such a flag is typed as `--flag` or `--no-flag`.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(help_triggers("-h", "--help"))]
-#[argh(description = "Runs an MCP server that speaks stdio and offers it over HTTP.")]
-pub(crate) struct Flags {
-    /// port to listen on; 0, the default, takes a free one and shows it in the log
-    #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
-    pub(crate) port: Option<u16>,
-    /// address or name to listen on (default 127.0.0.1); 0.0.0.0 is every IPv4 address of this machine, :: is every
-    /// address
-    #[argh(option, arg_name = "HOST")]
-    pub(crate) host: Option<String>,
-    /// web pages of this origin may call, for example https://app.example; '*' allows all. Pages served from this
-    /// machine always may. Takes all values up to the next option, so write -- before the command
-    #[argh(option, arg_name = "ORIGIN...")]
-    pub(crate) allow_origin: Vec<String>,
-    /// a further name that requests may address this proxy by (the Host header, without the port); '*' allows all.
-    /// Repeatable
-    #[argh(option, arg_name = "HOST")]
-    pub(crate) allow_host: Vec<String>,
-    /// old name of --port
-    #[argh(option, arg_name = "PORT", hidden_help, from_str_fn(parse_port))]
-    pub(crate) sse_port: Option<u16>,
-    /// old name of --host
-    #[argh(option, arg_name = "HOST", hidden_help)]
-    pub(crate) sse_host: Option<String>,
-    /// another name of --allow-origin
-    #[argh(option, arg_name = "ORIGIN...", hidden_help)]
-    pub(crate) allow_cors: Vec<String>,
-
-    /// a variable for the server; KEY=VALUE works too. Repeatable
-    #[argh(option, short = 'e', arg_name = "KEY VALUE", from_str_fn(parse_variable))]
-    pub(crate) env: Vec<(String, Secret<String>)>,
-    /// hand the whole environment of the proxy to the server; without this it gets HOME, LOGNAME, PATH, SHELL, TERM
-    /// and USER only
-    #[argh(option, arg_name = "yes|no", default = "false")]
-    pub(crate) pass_environment: bool,
-    /// directory to run the server in
-    #[argh(option, arg_name = "DIRECTORY")]
-    pub(crate) cwd: Option<PathBuf>,
-    /// serve the small MCP server that is built in, to try things out; takes no command
-    #[argh(switch)]
-    pub(crate) demo: bool,
-    /// be that small MCP server, on stdin and stdout
-    #[argh(switch, hidden_help)]
-    pub(crate) demo_server: bool,
-
-    /// which clients share one server process: shared (the default; clients the server cannot tell apart), per-session
-    /// or per-request
-    #[argh(option, arg_name = "MODE", default = "SessionMode::Shared", from_str_fn(parse_mode))]
-    pub(crate) session_mode: SessionMode,
-    /// give out no session ids: every request stands alone
-    #[argh(option, arg_name = "yes|no", default = "false")]
-    pub(crate) stateless: bool,
-
-    /// longest time from the start of a server process until it is ready (default 120)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) start_timeout: Option<Duration>,
-    /// longest time until the answer to a call; a progress notification starts it anew (default 3600)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) request_timeout: Option<Duration>,
-    /// a session that nobody uses ends after this time (default 1800)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) session_timeout: Option<Duration>,
-    /// an open event stream carries a comment this often (default 15)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) keepalive: Option<Duration>,
-    /// largest body of a request (default 4194304)
-    #[argh(option, arg_name = "BYTES", from_str_fn(parse_count))]
-    pub(crate) max_body_size: Option<usize>,
-    /// largest message from the server (default 67108864)
-    #[argh(option, arg_name = "BYTES", from_str_fn(parse_count))]
-    pub(crate) max_message_size: Option<usize>,
-    /// sessions alive at once (default 10000)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_sessions: Option<usize>,
-    /// server processes alive at once (default 256)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_children: Option<usize>,
-    /// calls waiting for one server process (default 4096)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_calls: Option<usize>,
-    /// connections open at once (default 10000)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_connections: Option<usize>,
-
-    /// what to log: TRACE, DEBUG, INFO (the default), WARNING, ERROR, CRITICAL or NONE; lower case works too
-    #[argh(option, arg_name = "LEVEL", default = "LevelFilter::Info", from_str_fn(parse_level))]
-    pub(crate) log_level: LevelFilter,
-    /// log at DEBUG, whatever --log-level says
-    #[argh(option, arg_name = "yes|no", default = "false")]
-    pub(crate) debug: bool,
-    /// what drives the sockets and processes: smol (the default; one thread, many connections) or blocking (a thread
-    /// for each)
-    #[argh(option, arg_name = "RUNTIME", default = "Runtime::Smol", from_str_fn(parse_runtime))]
-    pub(crate) runtime: Runtime,
-    /// print the version
-    #[argh(switch)]
-    pub(crate) version: bool,
-}
-
-impl Flags {
-    /// The level to log at: `--debug` wins over `--log-level`, unless that is TRACE.
-    pub(crate) fn level(&self) -> LevelFilter {
-        if self.debug { self.log_level.max(LevelFilter::Debug) } else { self.log_level }
-    }
-}
-
-/// The driver to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Runtime {
-    Smol,
-    Blocking,
-}
+use crate::flags::{Flags, PYTHON};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -148,23 +26,16 @@ pub(crate) struct CommandLine {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Flags of the Python program that this version does not have. Whoever types one should not be told it is unknown.
-const NOT_YET: [&str; 15] = [
-    "--headers",
-    "-H",
-    "--transport",
-    "--client-id",
-    "--client-secret",
-    "--token-url",
-    "--username",
-    "--password",
-    "--digest",
-    "--verify-ssl",
-    "--no-verify-ssl",
-    "--api-access-token",
-    "--named-server",
-    "--named-server-config",
-    "--expose-header",
+/// Flags of other programs, with what to write here instead.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("--stdio", "Write the command itself: mcp-proxy --port 8000 -- COMMAND."),
+    ("--sse", "Write the URL itself: mcp-proxy --transport sse URL."),
+    ("--streamableHttp", "Write the URL itself: mcp-proxy --transport streamablehttp URL."),
+    ("--outputTransport", "A command is served as Streamable HTTP and as SSE at once, a URL on stdin and stdout."),
+    ("--oauth2Bearer", "Write --api-access-token TOKEN."),
+    ("--stateful", "Write --session-mode per-session."),
+    ("--logLevel", "Write --log-level LEVEL."),
+    ("--apiKey", "Write --auth-token TOKEN."),
 ];
 
 /// Reads a command line (without the name of the program).
@@ -213,7 +84,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
         // A flag of ours is not taken for a value: it was forgotten. Any other word with a dash may be one (-Xmx1g).
         let mut next = |wanted: &dyn Fn(&str) -> bool| {
             let word = words.next_if(|w| w != "--" && w.to_str().is_none_or(wanted))?;
-            Some(word.into_string().map_err(|w| Failure::usage(format!("the value {w:?} of {name} is not UTF-8"))))
+            Some(word.into_string().map_err(|_| Failure::usage(format!("the value of {name} is not UTF-8"))))
         };
         let not_ours = |word: &str| !matches!(find(info.flags, word), Ok(Some(_)));
 
@@ -224,6 +95,15 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             }
             Arity::None => values.push(String::new()),
             Arity::YesNo => values.push((!off).to_string()),
+            Arity::Maybe(_) if off && attached.is_some() => {
+                return Err(Failure::usage(format!("{} takes no value", name.replacen("--", "--no-", 1))));
+            }
+            Arity::Maybe(_) if off => values.push("false".to_owned()),
+            Arity::Maybe(_) => values.push(match attached {
+                Some(value) => value.to_owned(),
+                // argparse would take a URL for the value, and miss it afterwards.
+                None => next(&|word| !word.starts_with('-') && !word.contains("://")).unwrap_or(Ok("true".into()))?,
+            }),
             Arity::One(what) => match attached {
                 Some(value) => values.push(value.to_owned()),
                 None => values.push(next(&not_ours).ok_or_else(|| needs(&format!("a value: {what}")))??),
@@ -231,7 +111,10 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             Arity::Two(what) => {
                 let both = || needs(&format!("two values: {what}"));
                 let first = attached.map(|v| Ok(v.to_owned())).or_else(|| next(&not_ours)).ok_or_else(both)??;
-                let pair = if first.contains('=') {
+                let pair = if name == "--headers" && first.contains(':') {
+                    let (name, value) = first.split_once(':').unwrap_or_default();
+                    format!("{name}={}", value.trim_start())
+                } else if first.contains('=') {
                     first
                 } else if attached.is_some() {
                     return Err(both());
@@ -292,6 +175,7 @@ fn reword(error: &str) -> String {
 pub(crate) enum Arity<'a> {
     None,
     YesNo,
+    Maybe(&'a str),
     One(&'a str),
     Two(&'a str),
     Many(&'a str),
@@ -301,6 +185,7 @@ pub(crate) fn arity<'a>(flag: &FlagInfo<'a>) -> Arity<'a> {
     match flag.kind {
         FlagInfoKind::Switch => Arity::None,
         FlagInfoKind::Option { arg_name: "yes|no" } => Arity::YesNo,
+        FlagInfoKind::Option { arg_name } if arg_name.starts_with('[') => Arity::Maybe(arg_name),
         FlagInfoKind::Option { arg_name } => match arg_name.strip_suffix("...") {
             Some(what) => Arity::Many(what),
             None if arg_name.contains(' ') => Arity::Two(arg_name),
@@ -328,11 +213,11 @@ impl Miss {
     fn explain(self, command: &[OsString]) -> Failure {
         Failure::usage(match self {
             Miss::Ambiguous { word, names } => format!("{word} is ambiguous: it could be {}", names.join(" or ")),
-            Miss::Unknown { word, .. } if NOT_YET.contains(&&*word) => {
-                format!("{word} is not supported by this version")
-            }
             Miss::Unknown { word, nearest } => {
                 let mut text = format!("unknown option {word}.");
+                if let Some((_, instead)) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == word) {
+                    return Failure::usage(format!("{text} {instead}"));
+                }
                 if let Some(nearest) = nearest {
                     text.push_str(&format!(" Did you mean {nearest}?"));
                 }
@@ -361,7 +246,7 @@ fn find<'a, 'w>(flags: &'a [FlagInfo<'a>], word: &'w str) -> Result<Option<Hit<'
     let names = || {
         flags.iter().flat_map(|flag| {
             let short = flag.short.or((flag.long == "--help").then_some('h')).map(|c| format!("-{c}"));
-            let off = matches!(arity(flag), Arity::YesNo).then(|| flag.long.replacen("--", "--no-", 1));
+            let off = matches!(arity(flag), Arity::YesNo | Arity::Maybe(_)).then(|| flag.long.replacen("--", "--no-", 1));
             let long = Some(flag.long.to_owned());
             [(long, false), (off, true), (short, false)]
                 .into_iter()
@@ -372,7 +257,12 @@ fn find<'a, 'w>(flags: &'a [FlagInfo<'a>], word: &'w str) -> Result<Option<Hit<'
         return Ok(Some(Hit { flag, off, attached }));
     }
     if typed.starts_with("--") {
-        let abbreviated: Vec<_> = names().filter(|(name, flag, _)| !flag.hidden && name.starts_with(typed)).collect();
+        let mut abbreviated: Vec<_> =
+            names().filter(|(name, flag, _)| !flag.hidden && name.starts_with(typed)).collect();
+        // What meant one flag of the Python program still means that one.
+        if abbreviated.iter().filter(|(_, flag, _)| PYTHON.contains(&flag.long)).count() == 1 {
+            abbreviated.retain(|(_, flag, _)| PYTHON.contains(&flag.long));
+        }
         match &abbreviated[..] {
             [] => {}
             [(_, flag, off)] => return Ok(Some(Hit { flag, off: *off, attached })),
@@ -409,54 +299,6 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "must be a number from 0 to 65535".into())
-}
-
-fn parse_variable(text: &str) -> Result<(String, Secret<String>), String> {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    Ok((name.into(), Secret::new(value.into())))
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let wait = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
-    wait.filter(|wait| !wait.is_zero()).ok_or_else(|| "must be a number of seconds above 0, such as 30 or 2.5".into())
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number of at least 1".into())
-}
-
-fn parse_mode(text: &str) -> Result<SessionMode, String> {
-    match text {
-        "shared" => Ok(SessionMode::Shared),
-        "per-session" => Ok(SessionMode::PerSession),
-        "per-request" => Ok(SessionMode::PerRequest),
-        _ => Err("must be shared, per-session or per-request".into()),
-    }
-}
-
-fn parse_runtime(text: &str) -> Result<Runtime, String> {
-    match text {
-        "smol" => Ok(Runtime::Smol),
-        "blocking" => Ok(Runtime::Blocking),
-        _ => Err("must be smol or blocking".into()),
-    }
-}
-
-/// The names are Python's; ours has no level for CRITICAL.
-fn parse_level(text: &str) -> Result<LevelFilter, String> {
-    match &*text.to_ascii_uppercase() {
-        "TRACE" => Ok(LevelFilter::Trace),
-        "DEBUG" => Ok(LevelFilter::Debug),
-        "INFO" => Ok(LevelFilter::Info),
-        "WARNING" | "WARN" => Ok(LevelFilter::Warn),
-        "ERROR" | "CRITICAL" => Ok(LevelFilter::Error),
-        "NONE" | "OFF" => Ok(LevelFilter::Off),
-        _ => Err("must be TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL or NONE".into()),
-    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// Where clients come from.
     pub front: FrontKind,
+    /// The wall clock at the driver's origin, as the time since 1970 began; drivers set it. Only `/status` shows it.
+    pub started: Option<Duration>,
 }
 
 /// Where clients come from.
@@ -100,6 +102,7 @@ impl Config {
             http: Http::default(),
             outbound: Outbound::default(),
             front: FrontKind::default(),
+            started: None,
         }
     }
 
@@ -157,13 +160,39 @@ pub struct Server {
     pub stateless: bool,
     /// Start one process with the proxy, before the first client comes.
     pub prestart: bool,
+    /// Which variables of its process a client may set by the query of its URL. For a local server only.
+    pub url_env: UrlEnv,
+    /// Variables of its process that come from header fields of a client's request: the lower-case name of the field and
+    /// the variable. For a local server only.
+    pub header_env: Vec<(String, String)>,
+}
+
+/// Which variables of a server process a client may set by the query of its URL (`/sse?NAME=value`). Names that change how
+/// programs are found, loaded or run are refused with 400, whatever this says.
+#[derive(Clone, Debug, Default)]
+pub enum UrlEnv {
+    /// None.
+    #[default]
+    Off,
+    /// These.
+    Listed(Vec<String>),
+    /// All but those that are always refused.
+    Any,
 }
 
 impl Server {
     /// A server with the defaults: shared, with sessions, started with the proxy.
     #[must_use]
     pub fn new(name: impl Into<String>, command: Command) -> Self {
-        Server { name: name.into(), origin: Origin::Local(command), sessions: SessionMode::Shared, stateless: false, prestart: true }
+        Server {
+            name: name.into(),
+            origin: Origin::Local(command),
+            sessions: SessionMode::Shared,
+            stateless: false,
+            prestart: true,
+            url_env: UrlEnv::Off,
+            header_env: Vec::new(),
+        }
     }
 }
 
@@ -259,6 +288,13 @@ pub struct Access {
     pub allowed_hosts: Vec<String>,
     /// We listen on more than loopback: our names are unknown, so `Host` is only checked if `allowed_hosts` has entries.
     pub public: bool,
+    /// What proves that a request may come in, as `Authorization: Bearer`, `X-API-Key` or `?auth_key=`: one of these. Empty:
+    /// nothing needs to be proved.
+    pub auth_tokens: Vec<Secret<String>>,
+    /// Origins whose web pages are answered with CORS header fields; `*` is every origin. Empty: no CORS.
+    pub cors_origins: Vec<String>,
+    /// Response header fields, in lower case, that those pages may read beside `mcp-session-id`.
+    pub expose_headers: Vec<String>,
 }
 
 /// Bounds of tables, queues and buffers. Bytes unless said.

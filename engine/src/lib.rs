@@ -87,11 +87,11 @@ mod router;
 pub mod wire;
 
 pub use config::{
-    Access, Config, ConfigError, Credentials, FrontKind, Http, Limits, Origin, Outbound, Remote, RemoteTransport, Server,
-    SessionMode, Timeouts, Tls, Verify,
+    Access, Config, ConfigError, Credentials, FrontKind, Http, Limits, Origin, Outbound, Remote, RemoteTransport,
+    Server, SessionMode, Timeouts, Tls, UrlEnv, Verify,
 };
 pub use engine::{Engine, Stats};
 pub use io::{
-    Action, Body, ChildId, Command, Event, ExchangeId, Exit, FetchError, FetchErrorKind, FetchId, FetchRequest, Headers, HttpRequest, HttpResponse, Instant, MAX_READ,
-    Output, Pipe, Secret, Signal,
+    Action, Body, ChildId, Command, Event, ExchangeId, Exit, FetchError, FetchErrorKind, FetchId, FetchRequest,
+    Headers, HttpRequest, HttpResponse, Instant, MAX_READ, Output, Pipe, Secret, Signal,
 };

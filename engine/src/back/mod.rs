@@ -1,4 +1,5 @@
-//! Links: one MCP conversation with one server process, from `initialize` on, over the restarts of the process.
+//! Links: one MCP conversation with one server, from `initialize` on, over the restarts of its process or of the
+//! conversation with a remote server.
 //!
 //! ```text
 //!  waiting ──(time)──▶ starting ──child runs, initialize sent──▶ shaking ──answer──▶ ready
@@ -9,7 +10,10 @@
 //! A link without an `initialize` of its own yet is blank: a process started ahead of the first client. After a crash the
 //! stored `initialize` is sent again, so that whoever uses the link notices nothing but the calls that were lost.
 
+mod auth;
 mod child;
+mod remote;
+mod url;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -17,12 +21,15 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use crate::config::Server;
+use crate::config::{Origin, Server};
 use crate::core::Core;
 use crate::core::timers::Deadline;
-use crate::io::{ChildId, Command, Exit, Instant, Pipe};
+use crate::front::status;
+use crate::io::{ChildId, Command, Exit, FetchError, FetchId, HttpResponse, Instant, Pipe, Secret};
 use crate::wire::{lines, rpc};
 use child::{Children, End};
+pub(crate) use remote::RemoteId;
+use remote::{Post, Remotes, Said};
 
 /// Names one link. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +69,25 @@ pub(crate) enum LinkEvent {
         why: String,
         /// The server's own answer, if it refused the handshake.
         refusal: Option<Vec<u8>>,
+        /// Calls that the server did not take: they wait for the next process or conversation.
+        spared: Vec<u64>,
     },
+    /// A message of a remote server.
+    Message {
+        link: LinkId,
+        bytes: Vec<u8>,
+        /// The number of the call on whose stream it came.
+        about: Option<u64>,
+    },
+    /// A call has no answer.
+    Failed { link: LinkId, number: u64, text: String },
+}
+
+/// Who is at the other end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Peer {
+    Child(ChildId),
+    Remote(RemoteId),
 }
 
 /// The `initialize` of a link.
@@ -83,8 +108,10 @@ struct Link {
     server: usize,
     /// `None`: blank.
     sharing: Option<Sharing>,
+    /// What its client adds to the environment of the process.
+    env: Vec<(String, Secret<String>)>,
     hello: Option<Hello>,
-    child: Option<ChildId>,
+    peer: Option<Peer>,
     state: State,
     /// Lines that wait for the handshake.
     queue: Vec<u8>,
@@ -114,8 +141,9 @@ struct Health {
 #[derive(Debug)]
 pub(crate) struct Back {
     links: BTreeMap<LinkId, Link>,
-    by_child: BTreeMap<ChildId, LinkId>,
+    by_peer: BTreeMap<Peer, LinkId>,
     children: Children,
+    remotes: Remotes,
     health: Vec<Health>,
     /// Links that ended and whose end was not yet taken note of.
     released: Vec<LinkId>,
@@ -126,14 +154,17 @@ impl Back {
         let servers = core.config.servers.len();
         let mut back = Back {
             links: BTreeMap::new(),
-            by_child: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
             children: Children::default(),
+            remotes: Remotes::default(),
             health: vec![Health::default(); servers],
             released: Vec::new(),
         };
         for server in 0..servers {
-            if core.config.servers[server].prestart {
-                back.open(core, server, None);
+            // A conversation with a remote server costs a round trip, not a start: nothing to do ahead.
+            let local = matches!(core.config.servers[server].origin, Origin::Local(_));
+            if core.config.servers[server].prestart && local {
+                back.open(core, server, None, Vec::new());
             }
         }
         back
@@ -143,12 +174,33 @@ impl Back {
         self.children.len()
     }
 
+    /// How each server is, in the order of the configuration.
+    pub(crate) fn health(&self, core: &Core) -> Vec<status::Health> {
+        let state = |server: usize| {
+            let mut links = self.links.values().filter(|link| link.server == server).peekable();
+            if links.peek().is_some() && links.all(|link| link.peer.is_none()) || self.health[server].crashes > 1 {
+                status::Health::Down
+            } else if self.links.values().any(|l| l.server == server && matches!(l.state, State::Shaking(_))) {
+                status::Health::Starting
+            } else {
+                status::Health::Ready
+            }
+        };
+        (0..core.config.servers.len()).map(state).collect()
+    }
+
     pub(crate) fn links(&self) -> usize {
         self.links.len()
     }
 
     /// A link for a client: a shared one with its key, else a blank one, else a new one.
-    pub(crate) fn acquire(&mut self, core: &mut Core, server: usize, sharing: Sharing) -> Result<LinkId, Full> {
+    pub(crate) fn acquire(
+        &mut self,
+        core: &mut Core,
+        server: usize,
+        sharing: Sharing,
+        env: &[(String, Secret<String>)],
+    ) -> Result<LinkId, Full> {
         let wanted = Some(sharing);
         if let Some(Sharing::Shared(_)) = wanted
             && let Some((id, link)) = self.links.iter_mut().find(|(_, l)| l.server == server && l.sharing == wanted)
@@ -157,7 +209,8 @@ impl Back {
             core.timers.clear(Deadline::LinkIdle(*id));
             return Ok(*id);
         }
-        if let Some((id, link)) = self.links.iter_mut().find(|(_, l)| l.server == server && l.sharing.is_none()) {
+        let blank = |link: &Link| link.server == server && link.sharing.is_none() && env.is_empty();
+        if let Some((id, link)) = self.links.iter_mut().find(|(_, link)| blank(link)) {
             link.sharing = wanted;
             link.unused = false;
             return Ok(*id);
@@ -170,14 +223,20 @@ impl Back {
                 return Err(Full::Children);
             }
         }
-        Ok(self.open(core, server, wanted))
+        Ok(self.open(core, server, wanted, env.to_vec()))
     }
 
-    fn open(&mut self, core: &mut Core, server: usize, sharing: Option<Sharing>) -> LinkId {
+    fn open(
+        &mut self,
+        core: &mut Core,
+        server: usize,
+        sharing: Option<Sharing>,
+        env: Vec<(String, Secret<String>)>,
+    ) -> LinkId {
         let id = LinkId(core.number());
         let unused = sharing.is_none();
         let (queue, state) = (Vec::new(), State::Waiting);
-        self.links.insert(id, Link { server, sharing, hello: None, child: None, state, queue, unused });
+        self.links.insert(id, Link { server, sharing, env, hello: None, peer: None, state, queue, unused });
         self.start(core, id);
         id
     }
@@ -185,7 +244,7 @@ impl Back {
     /// Starts the process of a link, now or as soon as the server's health allows.
     pub(crate) fn start(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if link.child.is_some() {
+        if link.peer.is_some() {
             return;
         }
         let not_before = self.health[link.server].not_before;
@@ -194,13 +253,50 @@ impl Back {
             return;
         }
         let server = &core.config.servers[link.server];
-        let (name, command) = (server.name.clone(), server.command.clone());
-        let child = self.children.spawn(core, &name, command);
-        link.child = Some(child);
+        let (peer, writable) = match &server.origin {
+            Origin::Local(command) => {
+                let (name, mut command) = (server.name.clone(), command.clone());
+                for (variable, value) in &link.env {
+                    command.env.retain(|(other, _)| other.to_str() != Some(variable));
+                    command.env.push((variable.into(), Secret::new(value.reveal().into())));
+                }
+                (Peer::Child(self.children.spawn(core, &name, command)), false)
+            }
+            Origin::Remote(_) => {
+                let (remote, writable) = self.remotes.open(core, link.server);
+                (Peer::Remote(remote), writable)
+            }
+        };
+        link.peer = Some(peer);
         link.state = State::Starting;
-        self.by_child.insert(child, id);
+        self.by_peer.insert(peer, id);
         if link.hello.is_some() {
             core.after(core.config.timeouts.start, Deadline::Handshake(id));
+        }
+        if writable {
+            self.shake(core, id);
+        }
+    }
+
+    fn is_writable(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Child(child) => self.children.is_writable(child),
+            Peer::Remote(_) => true,
+        }
+    }
+
+    fn write(&mut self, core: &mut Core, peer: Peer, line: Vec<u8>) {
+        match peer {
+            Peer::Child(child) => self.children.write(core, child, line),
+            Peer::Remote(remote) => self.remotes.write(core, remote, line),
+        }
+    }
+
+    fn part(&mut self, core: &mut Core, peer: Peer) {
+        self.by_peer.remove(&peer);
+        match peer {
+            Peer::Child(child) => self.children.stop(core, child),
+            Peer::Remote(remote) => self.remotes.release(core, remote),
         }
     }
 
@@ -220,7 +316,7 @@ impl Back {
         }
         let place = rpc::place(request.raw, request_id.0);
         link.hello = Some(Hello { request: request.raw.to_owned(), id: place, initialized, answer: None });
-        if link.child.is_some() {
+        if link.peer.is_some() {
             core.after(core.config.timeouts.start, Deadline::Handshake(id));
             self.shake(core, id);
         }
@@ -234,12 +330,14 @@ impl Back {
     /// Sends `initialize` if there is one and a process to read it.
     fn shake(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let (Some(hello), Some(child), State::Starting) = (&link.hello, link.child, link.state) else { return };
-        if self.children.is_writable(child) {
-            let number = core.number();
-            link.state = State::Shaking(number);
-            let line = rpc::splice(&hello.request, &mut [(&hello.request[hello.id.clone()], &number.to_string())]);
-            self.children.write(core, child, rpc::line(line));
+        let (Some(hello), Some(peer), State::Starting) = (&link.hello, link.peer, link.state) else { return };
+        let number = core.number();
+        let line = rpc::splice(&hello.request, &mut [(&hello.request[hello.id.clone()], &number.to_string())]);
+        if self.is_writable(peer) {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.state = State::Shaking(number);
+            }
+            self.write(core, peer, rpc::line(line));
         }
     }
 
@@ -249,20 +347,25 @@ impl Back {
         let Some(hello) = link.hello.as_mut().filter(|hello| hello.initialized.is_none()) else { return };
         let line = rpc::line(message.as_bytes().to_vec());
         hello.initialized = Some(line.clone());
-        if let (Some(child), State::Ready(_)) = (link.child, link.state) {
-            self.children.write(core, child, line);
+        if let (Some(peer), State::Ready(_)) = (link.peer, link.state) {
+            self.write(core, peer, line);
         }
     }
 
     /// Sends a line once the handshake is done.
     pub(crate) fn send(&mut self, core: &mut Core, id: LinkId, line: Vec<u8>) -> Result<(), Full> {
         let Some(link) = self.links.get_mut(&id) else { return Err(Full::Queue) };
-        let waiting = link.queue.len() + link.child.map_or(0, |child| self.children.backlog(child));
+        let waiting = link.queue.len()
+            + match link.peer {
+                Some(Peer::Child(child)) => self.children.backlog(child),
+                Some(Peer::Remote(remote)) => self.remotes.backlog(remote),
+                None => 0,
+            };
         if waiting > core.config.limits.max_queue {
             return Err(Full::Queue);
         }
-        match (link.state, link.child) {
-            (State::Ready(_), Some(child)) => self.children.write(core, child, line),
+        match (link.state, link.peer) {
+            (State::Ready(_), Some(peer)) => self.write(core, peer, line),
             _ => link.queue.extend_from_slice(&line),
         }
         Ok(())
@@ -271,19 +374,19 @@ impl Back {
     /// Sends a line even before the handshake is done: an answer to the server's own request. If the process is gone,
     /// nobody waits for it.
     pub(crate) fn send_now(&mut self, core: &mut Core, id: LinkId, line: Vec<u8>) {
-        if let Some(child) = self.links.get(&id).and_then(|l| l.child) {
-            self.children.write(core, child, line);
+        if let Some(peer) = self.links.get(&id).and_then(|l| l.peer) {
+            self.write(core, peer, line);
         }
     }
 
     /// Sends what waited for the handshake.
     pub(crate) fn flush(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if let Some(child) = link.child
+        if let Some(peer) = link.peer
             && !link.queue.is_empty()
         {
             let queue = std::mem::take(&mut link.queue);
-            self.children.write(core, child, queue);
+            self.write(core, peer, queue);
         }
     }
 
@@ -298,7 +401,7 @@ impl Back {
     pub(crate) fn unused(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.unused = true;
-        if link.sharing == Some(Sharing::Dedicated) || link.child.is_none() {
+        if link.sharing == Some(Sharing::Dedicated) || link.peer.is_none() {
             self.release(core, id);
         } else {
             core.after(core.config.timeouts.child_idle, Deadline::LinkIdle(id));
@@ -320,9 +423,8 @@ impl Back {
         for deadline in [Deadline::Handshake(id), Deadline::Restart(id), Deadline::LinkIdle(id)] {
             core.timers.clear(deadline);
         }
-        if let Some(child) = link.child {
-            self.by_child.remove(&child);
-            self.children.stop(core, child);
+        if let Some(peer) = link.peer {
+            self.part(core, peer);
         }
     }
 
@@ -345,7 +447,8 @@ impl Back {
     /// Forgets whatever would not end.
     pub(crate) fn abandon_all(&mut self) {
         self.children = Children::default();
-        self.by_child.clear();
+        self.remotes.abandon_all();
+        self.by_peer.clear();
     }
 
     pub(crate) fn stop_harder(&mut self, core: &mut Core, child: ChildId) {
@@ -354,7 +457,7 @@ impl Back {
 
     pub(crate) fn spawned(&mut self, core: &mut Core, child: ChildId) {
         self.children.spawned(core, child);
-        if let Some(&link) = self.by_child.get(&child) {
+        if let Some(&link) = self.by_peer.get(&Peer::Child(child)) {
             self.shake(core, link);
         }
     }
@@ -385,7 +488,10 @@ impl Back {
 
     /// Whether one more complaint about what this link's process writes may go to the log.
     pub(crate) fn may_complain(&mut self, core: &Core, id: LinkId) -> bool {
-        self.links.get(&id).and_then(|l| l.child).is_some_and(|child| self.children.may_complain(core, child))
+        match self.links.get(&id).and_then(|l| l.peer) {
+            Some(Peer::Child(child)) => self.children.may_complain(core, child),
+            _ => true,
+        }
     }
 
     pub(crate) fn stderr(&mut self, core: &mut Core, child: ChildId, bytes: &[u8]) {
@@ -395,7 +501,7 @@ impl Back {
     /// Begins to take what a child wrote: the link it belongs to (none, if that one is released) and the decoder.
     pub(crate) fn read_begun(&mut self, child: ChildId) -> Option<(Option<LinkId>, lines::Decoder)> {
         let decoder = self.children.read_begun(child)?;
-        Some((self.by_child.get(&child).copied(), decoder))
+        Some((self.by_peer.get(&Peer::Child(child)).copied(), decoder))
     }
 
     pub(crate) fn read_done(&mut self, child: ChildId, decoder: lines::Decoder) {
@@ -408,8 +514,10 @@ impl Back {
 
     /// Reading for this link may go on after it was held up.
     pub(crate) fn resume(&mut self, core: &mut Core, link: LinkId) {
-        if let Some(child) = self.links.get(&link).and_then(|l| l.child) {
-            self.children.read_on(core, child);
+        match self.links.get(&link).and_then(|l| l.peer) {
+            Some(Peer::Child(child)) => self.children.read_on(core, child),
+            Some(Peer::Remote(remote)) => self.remotes.resume(core, remote),
+            None => {}
         }
     }
 
@@ -437,9 +545,13 @@ impl Back {
         debug!("[{name}] link#{} ready: {} bytes of capabilities", id.0, result.get().len());
         // Later sessions hear what the server says now, not what it said before it was restarted.
         hello.answer = Some(message.raw.to_owned());
-        if let (Some(line), Some(child)) = (&hello.initialized, link.child) {
-            let line = line.clone();
-            self.children.write(core, child, line);
+        let (initialized, peer) = (hello.initialized.clone(), link.peer);
+        if let Some(Peer::Remote(remote)) = peer {
+            let revision = rpc::member(Some(result), "protocolVersion").ok().flatten().and_then(rpc::string);
+            self.remotes.agreed(remote, revision.as_deref());
+        }
+        if let (Some(line), Some(peer)) = (initialized, peer) {
+            self.write(core, peer, line);
         }
         Some(LinkEvent::Up { link: id, again })
     }
@@ -459,19 +571,30 @@ impl Back {
         link.state = State::Waiting;
         link.queue.clear();
         core.timers.clear(Deadline::Handshake(id));
-        if let Some(child) = link.child.take() {
-            self.by_child.remove(&child);
-            self.children.stop(core, child);
+        if let Some(peer) = link.peer.take() {
+            self.part(core, peer);
         }
-        Some(LinkEvent::Down { link: id, why, refusal })
+        Some(LinkEvent::Down { link: id, why, refusal, spared: Vec::new() })
     }
 
     /// A child is gone: is it one that a link needs?
     fn ended(&mut self, core: &mut Core, end: Option<(ChildId, End)>) -> Option<LinkEvent> {
         let (child, end) = end?;
-        let id = self.by_child.remove(&child)?;
+        let id = self.by_peer.remove(&Peer::Child(child))?;
+        self.links.get_mut(&id)?.peer = None;
+        let why = match end {
+            End::NotStarted(kind) => match &core.config.servers[self.links.get(&id)?.server].origin {
+                Origin::Local(command) => cannot_start(command, kind),
+                Origin::Remote(_) => return None,
+            },
+            End::Exited(exit) => format!("it {exit}"),
+        };
+        self.down(core, id, why)
+    }
+
+    /// A link lost its peer by no will of ours.
+    fn down(&mut self, core: &mut Core, id: LinkId, why: String) -> Option<LinkEvent> {
         let link = self.links.get_mut(&id)?;
-        link.child = None;
         let server = link.server;
         if let State::Ready(since) = link.state
             && core.now.since(since) >= core.config.timeouts.backoff_reset
@@ -479,15 +602,95 @@ impl Back {
             self.health[server] = Health::default();
         }
         let wait = self.crashed(core, server);
-        let Server { name, command, .. } = &core.config.servers[server];
-        let why = match end {
-            End::NotStarted(kind) => cannot_start(command, kind),
-            End::Exited(exit) => format!("it {exit}"),
-        };
+        let Server { name, .. } = &core.config.servers[server];
         let crashes = self.health[server].crashes;
         let next = if wait.is_zero() { "now".into() } else { format!("in {:.1} s", wait.as_secs_f32()) };
         warn!("[{name}] {why}; failure {crashes} in a row, next start {next} if it is needed");
         self.fail(core, id, why, None)
+    }
+
+    /// The head of a response to a request of ours.
+    pub(crate) fn fetched(&mut self, core: &mut Core, id: FetchId, response: &HttpResponse) -> Vec<LinkEvent> {
+        let said = self.remotes.fetched(core, id, response);
+        self.heard(core, said)
+    }
+
+    /// Bytes of its body. [`Back::read_fetch`] permits more.
+    pub(crate) fn fetch_data(&mut self, core: &mut Core, id: FetchId, bytes: &[u8]) -> Vec<LinkEvent> {
+        let said = self.remotes.data(core, id, bytes);
+        self.heard(core, said)
+    }
+
+    /// Its end.
+    pub(crate) fn fetch_closed(&mut self, core: &mut Core, id: FetchId, broken: bool) -> Vec<LinkEvent> {
+        let said = self.remotes.closed(core, id, broken);
+        self.heard(core, said)
+    }
+
+    /// There is none.
+    pub(crate) fn fetch_failed(&mut self, core: &mut Core, id: FetchId, error: &FetchError) -> Vec<LinkEvent> {
+        let said = self.remotes.fetch_failed(core, id, error);
+        self.heard(core, said)
+    }
+
+    pub(crate) fn read_fetch(&mut self, core: &mut Core, id: FetchId) {
+        self.remotes.read_on(core, id);
+    }
+
+    /// The link that a fetch belongs to.
+    pub(crate) fn link_of_fetch(&self, id: FetchId) -> Option<LinkId> {
+        self.by_peer.get(&Peer::Remote(self.remotes.owner(id)?)).copied()
+    }
+
+    pub(crate) fn fetches(&self) -> usize {
+        self.remotes.fetches()
+    }
+
+    pub(crate) fn reopen(&mut self, core: &mut Core, remote: RemoteId, number: u64) {
+        self.remotes.reopen(core, remote, number);
+    }
+
+    /// Nobody waits for the answer to this call any more.
+    pub(crate) fn forget_call(&mut self, core: &mut Core, link: LinkId, number: u64) {
+        if let Some(Peer::Remote(remote)) = self.links.get(&link).and_then(|l| l.peer) {
+            self.remotes.forget_call(core, remote, number);
+        }
+    }
+
+    /// What remote servers said, for the links they belong to.
+    fn heard(&mut self, core: &mut Core, said: Vec<(RemoteId, Said)>) -> Vec<LinkEvent> {
+        let mut events = Vec::new();
+        for (remote, said) in said {
+            let Some(&link) = self.by_peer.get(&Peer::Remote(remote)) else { continue };
+            match said {
+                Said::Message { bytes, about } => events.push(LinkEvent::Message { link, bytes, about }),
+                Said::Failed { number, text } => {
+                    if self.links.get(&link).is_some_and(|l| l.state == State::Shaking(number)) {
+                        events.extend(self.down(core, link, text));
+                    } else {
+                        events.push(LinkEvent::Failed { link, number, text });
+                    }
+                }
+                Said::Up => self.shake(core, link),
+                Said::Down { why, unsent } => {
+                    let Some(LinkEvent::Down { link, why, refusal, mut spared }) = self.down(core, link, why) else {
+                        continue;
+                    };
+                    if let Some(entry) = self.links.get_mut(&link) {
+                        // Answers and notifications were for the conversation that is over.
+                        for Post { line, number, .. } in unsent {
+                            if let Some(number) = number {
+                                spared.push(number);
+                                entry.queue.extend_from_slice(&line);
+                                entry.queue.push(b'\n');
+                            }
+                        }
+                    }
+                    events.push(LinkEvent::Down { link, why, refusal, spared });
+                }
+            }
+        }
+        events
     }
 
     /// Counts a crash and says how long to wait after it.
