@@ -303,7 +303,12 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use log::LevelFilter;
+    use mcp_proxy_engine::SessionMode;
+
     use super::*;
+    use crate::flags::Runtime;
+    use crate::local::split_words;
 
     fn parse_words(words: &[&str]) -> Result<CommandLine, String> {
         match parse(words.iter().map(Into::into)) {
@@ -317,21 +322,9 @@ mod tests {
         }
     }
 
-    /// Splits at blanks; a quoted word keeps its blanks.
-    fn words(line: &str) -> Vec<String> {
-        let mut words = Vec::new();
-        for (n, part) in line.split('\'').enumerate() {
-            match n % 2 {
-                0 => words.extend(part.split_whitespace().map(str::to_owned)),
-                _ => words.push(part.to_owned()),
-            }
-        }
-        words
-    }
-
     /// What was understood: everything that is not a default, in the order of the struct, then the command.
     fn understood(line: &str) -> String {
-        let words = words(line);
+        let words = split_words(line).unwrap();
         let line = match parse_words(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
             Ok(line) => line,
             Err(text) => return format!("error: {text}"),
@@ -349,10 +342,25 @@ mod tests {
         for (name, value) in &f.env {
             say(name, Some(value.reveal().clone()));
         }
-        say("pass", f.pass_environment.then(String::new));
+        say("pass", f.pass_environment.map(|pass| pass.to_string()));
+        for (name, value) in &f.headers {
+            say(name, Some(value.reveal().clone()));
+        }
+        for (name, command) in &f.named_server {
+            say(name, Some(format!("[{command}]")));
+        }
+        for (header, name) in &f.env_from_header {
+            say(header, Some(format!("${name}")));
+        }
+        say("transport", f.transport.map(|t| format!("{t:?}")));
+        say("verify", f.verify_ssl.clone());
+        say("url_env", (!f.allow_url_env.is_empty()).then(|| f.allow_url_env.join("+")));
+        say("user", f.username.clone());
+        say("token_url", f.token_url.clone());
+        say("digest", f.digest.then(String::new));
         say("cwd", f.cwd.as_ref().map(|d| d.display().to_string()));
         say("demo", f.demo.then(String::new));
-        say("mode", (f.session_mode != SessionMode::Shared).then(|| format!("{:?}", f.session_mode)));
+        say("mode", f.session_mode.filter(|mode| *mode != SessionMode::Shared).map(|mode| format!("{mode:?}")));
         say("stateless", f.stateless.then(String::new));
         say("start", f.start_timeout.map(|t| format!("{t:?}")));
         say("keepalive", f.keepalive.map(|t| format!("{t:?}")));
@@ -376,8 +384,42 @@ mod tests {
             ("your-command --port 8080 -e KEY VALUE -e OTHER 2", "port=8080 KEY=VALUE OTHER=2 | your-command"),
             ("your-command --port 8080 --allow-origin '*'", "port=8080 origins=* | your-command"),
             ("your-command --port 8080 --allow-origin=*", "port=8080 origins=* | your-command"),
-            ("--pass-environment --port=8096 --sse-host 0.0.0.0 uvx f", "port=8096 sse_host=0.0.0.0 pass= | uvx,f"),
-            ("--port=8080 --named-server fetch 'uvx f'", "error: --named-server is not supported by this version"),
+            ("--pass-environment --port=8096 --sse-host 0.0.0.0 uvx f", "port=8096 sse_host=0.0.0.0 pass=true | uvx,f"),
+            ("--port=8080 --named-server fetch 'uvx f'", "port=8080 fetch=[uvx f] | "),
+            ("--named-server=a='x y' --named-server b z", "a=[x y] b=[z] | "),
+            // Remote servers.
+            ("-H X-A 1 -H X-B=2 http://h", "X-A=1 X-B=2 | http://h"),
+            ("-H 'X-A: a=b: c' --header 'Y:z' http://h", "X-A=a=b: c Y=z | http://h"),
+            ("--headers Authorization 'Bearer T' http://h", "Authorization=Bearer T | http://h"),
+            ("--transport sse http://h", "transport=Sse | http://h"),
+            ("--transport=streamablehttp http://h", "transport=StreamableHttp | http://h"),
+            ("--transport streamable-http http://h", "transport=StreamableHttp | http://h"),
+            ("--tr http http://h", "transport=StreamableHttp | http://h"),
+            (
+                "--transport ws http://h",
+                "error: bad value \"ws\" for --transport: it must be streamablehttp, sse or auto",
+            ),
+            ("--verify-ssl http://h", "verify=true | http://h"),
+            ("--verify-ssl no http://h", "verify=no | http://h"),
+            ("--verify-ssl=/ca.pem http://h", "verify=/ca.pem | http://h"),
+            ("http://h --verify-ssl", "verify=true | http://h"),
+            ("--verify-ssl --port 1 http://h", "port=1 verify=true | http://h"),
+            ("--verify-ssl -- http://h", "verify=true | http://h"),
+            ("--verify-ssl --no-verify-ssl http://h", "verify=false | http://h"),
+            ("--no-verify-ssl=1 http://h", "error: --no-verify-ssl takes no value"),
+            ("--user u --di http://h", "user=u digest= | http://h"),
+            ("--env-from-header X-Token=TOKEN --allow-url-env A --allow-url-env B x", "x-token=$TOKEN url_env=A+B | x"),
+            (
+                "--env-from-header X x",
+                "error: bad value \"X\" for --env-from-header: it must be HEADER=NAME",
+            ),
+            (
+                "--allow-url-env A=B x",
+                "error: bad value \"A=B\" for --allow-url-env: it must name a variable: letters, digits and _",
+            ),
+            // Flags of other programs.
+            ("--stdio 'uvx f'", "error: unknown option --stdio. Write the command itself: mcp-proxy --port 8000 -- COMMAND."),
+            ("--stateful x", "error: unknown option --stateful. Write --session-mode per-session."),
             // Values.
             ("--port 8080 --host ::1 x", "port=8080 host=::1 | x"),
             ("--port 1 --port=2 x", "port=2 | x"),
@@ -404,14 +446,17 @@ mod tests {
             ("--allow-cors a -- x", "cors=a | x"),
             ("--allow-host a --allow-host b x", "hosts=a+b | x"),
             // Switches, both ways; the last one wins.
-            ("--pass-environment --no-pass-environment x", " | x"),
+            ("--pass-environment --no-pass-environment x", "pass=false | x"),
             ("--no-debug --debug x", "level=DEBUG | x"),
             ("--stateless --no-stateless x", " | x"),
             ("--demo", "demo= | "),
             // Abbreviations.
-            ("--pass --po 1 x", "port=1 pass= | x"),
-            ("--no-p --pass x", "pass= | x"),
+            ("--pass x", "error: --pass is ambiguous: it could be --pass-environment or --password"),
+            ("--pass-env --po 1 x", "port=1 pass=true | x"),
+            ("--no-p --pass-e x", "pass=true | x"),
+            // --log-format came later, and --log was unambiguous before.
             ("--log=debug x", "level=DEBUG | x"),
+            ("--named=a x", "error: --named is ambiguous: it could be --named-server or --named-server-config"),
             (
                 "--max x",
                 &format!("error: --max is ambiguous: it could be {}", {
@@ -470,12 +515,13 @@ mod tests {
     fn every_flag_is_parsed_by_its_own_table_row() {
         let info = Flags::get_args_info();
         for flag in info.flags.iter().filter(|flag| flag.long != "--help") {
-            let good = ["1", "shared", "smol", "info", "true"];
+            let good = ["1", "shared", "smol", "info", "true", "sse", "text", "A=B", "A"];
             let accepted = |line: &[&str]| Flags::from_args(&["mcp-proxy"], line).is_ok();
             let (typed, read): (&[&str], bool) = match arity(flag) {
                 Arity::None => (&[], accepted(&[flag.long])),
                 Arity::YesNo => (&[], accepted(&[flag.long, "true"]) && accepted(&[flag.long, "false"])),
                 Arity::One(_) | Arity::Many(_) => (&["1"], good.iter().any(|value| accepted(&[flag.long, value]))),
+                Arity::Maybe(_) => (&[], accepted(&[flag.long, "true"])),
                 Arity::Two(_) => (&["1", "1"], accepted(&[flag.long, "1=1"])),
             };
             assert!(read, "argh does not read {flag:?}");
@@ -489,9 +535,16 @@ mod tests {
 
     #[test]
     fn secrets_stay_out_of_sight() {
-        let line = parse_words(&["-e", "KEY", "hunter2", "x"]).unwrap();
-        assert!(!format!("{line:?}").contains("hunter2"));
-        for bad in [&["-e", "", "hunter2"][..], &["-e", "=hunter2", "x"]] {
+        for flag in ["-e=", "-H=", "--api-access-token", "--client-secret", "--password", "--auth-token"] {
+            let words = match flag.strip_suffix('=') {
+                Some(flag) => [flag, "KEY", "hunter2"].to_vec(),
+                None => [flag, "hunter2"].to_vec(),
+            };
+            let line = parse_words(&words).unwrap();
+            assert!(!format!("{line:?}").contains("hunter2"), "{flag}");
+        }
+        for bad in [&["-e", "", "hunter2"][..], &["-e", "=hunter2", "x"], &["-H", ": hunter2", "x"], &["--pasword=hunter2"]]
+        {
             assert!(!parse_words(bad).unwrap_err().contains("hunter2"));
         }
     }

@@ -178,7 +178,7 @@ impl Entry<'_> {
             Some(Value::Array(args)) => args
                 .iter()
                 .map(|arg| self.expand(&scalar(arg).ok_or("its args must be strings")?, true))
-                .collect::<Result<_, _>>()?,
+                .collect::<Result<Vec<_>, _>>()?,
             Some(_) => return Err("its args must be a list of strings".into()),
         };
         let cwd = self.text(keys, "cwd")?.map(PathBuf::from);
@@ -209,7 +209,6 @@ impl Entry<'_> {
             Some(_) => return Err("its env must be an object of strings".into()),
         }
         // The program is not looked up: it may be installed later, and the engine tries again.
-        let args: Vec<String> = args;
         let args = args.into_iter().map(Into::into).collect();
         let command = Command { program: program.into(), args, env, cwd };
         let null = |word: &std::ffi::OsStr| word.as_encoded_bytes().contains(&0);
@@ -264,15 +263,15 @@ impl Entry<'_> {
     fn text(&mut self, keys: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
         match keys.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => self.expand(text, key != "url").map(Some),
+            Some(Value::String(text)) => self.expand(text, matches!(key, "command" | "cwd")).map(Some),
             Some(_) => Err(format!("its {key:?} must be a string")),
         }
     }
 
     /// Puts in the values of `${NAME}`, `${NAME:-default}`, `${env:NAME}`, `${userHome}` and `${workspaceFolder}`.
     ///
-    /// What has no value stays as it is, with a warning: it may be meant for a shell, or for the server. Without one stays
-    /// in a command (`for_the_server`) what the entry itself sets, because then it certainly is.
+    /// What has no value stays as it is, with a warning: it may be meant for a shell, or for the server. In a command
+    /// (`for_the_server`) a variable that the entry itself sets certainly is, so that one stays without a warning.
     fn expand(&mut self, text: &str, for_the_server: bool) -> Result<String, String> {
         let mut out = String::new();
         let mut rest = text;

@@ -112,7 +112,7 @@ pub(crate) struct Flags {
     /// password of that user
     #[argh(option, arg_name = "PASSWORD", from_str_fn(parse_secret))]
     pub(crate) password: Option<Secret<String>>,
-    /// Digest authentication instead of Basic
+    /// use Digest authentication instead of Basic
     #[argh(switch)]
     pub(crate) digest: bool,
     /// check the certificates of remote servers (the default), or check them by this PEM file; --no-verify-ssl trusts
