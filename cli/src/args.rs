@@ -246,7 +246,8 @@ fn find<'a, 'w>(flags: &'a [FlagInfo<'a>], word: &'w str) -> Result<Option<Hit<'
     let names = || {
         flags.iter().flat_map(|flag| {
             let short = flag.short.or((flag.long == "--help").then_some('h')).map(|c| format!("-{c}"));
-            let off = matches!(arity(flag), Arity::YesNo | Arity::Maybe(_)).then(|| flag.long.replacen("--", "--no-", 1));
+            let off =
+                matches!(arity(flag), Arity::YesNo | Arity::Maybe(_)).then(|| flag.long.replacen("--", "--no-", 1));
             let long = Some(flag.long.to_owned());
             [(long, false), (off, true), (short, false)]
                 .into_iter()
@@ -409,16 +410,16 @@ mod tests {
             ("--no-verify-ssl=1 http://h", "error: --no-verify-ssl takes no value"),
             ("--user u --di http://h", "user=u digest= | http://h"),
             ("--env-from-header X-Token=TOKEN --allow-url-env A --allow-url-env B x", "x-token=$TOKEN url_env=A+B | x"),
-            (
-                "--env-from-header X x",
-                "error: bad value \"X\" for --env-from-header: it must be HEADER=NAME",
-            ),
+            ("--env-from-header X x", "error: bad value \"X\" for --env-from-header: it must be HEADER=NAME"),
             (
                 "--allow-url-env A=B x",
                 "error: bad value \"A=B\" for --allow-url-env: it must name a variable: letters, digits and _",
             ),
             // Flags of other programs.
-            ("--stdio 'uvx f'", "error: unknown option --stdio. Write the command itself: mcp-proxy --port 8000 -- COMMAND."),
+            (
+                "--stdio 'uvx f'",
+                "error: unknown option --stdio. Write the command itself: mcp-proxy --port 8000 -- COMMAND.",
+            ),
             ("--stateful x", "error: unknown option --stateful. Write --session-mode per-session."),
             // Values.
             ("--port 8080 --host ::1 x", "port=8080 host=::1 | x"),
@@ -543,7 +544,8 @@ mod tests {
             let line = parse_words(&words).unwrap();
             assert!(!format!("{line:?}").contains("hunter2"), "{flag}");
         }
-        for bad in [&["-e", "", "hunter2"][..], &["-e", "=hunter2", "x"], &["-H", ": hunter2", "x"], &["--pasword=hunter2"]]
+        for bad in
+            [&["-e", "", "hunter2"][..], &["-e", "=hunter2", "x"], &["-H", ": hunter2", "x"], &["--pasword=hunter2"]]
         {
             assert!(!parse_words(bad).unwrap_err().contains("hunter2"));
         }

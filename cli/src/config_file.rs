@@ -15,7 +15,7 @@ use crate::Failure;
 use crate::flags::parse_transport;
 use crate::local::{self, Environment, Variables};
 use crate::remote;
-use crate::settings::{reason, name_is_good};
+use crate::settings::{name_is_good, reason};
 
 /// What we use, under any of its names.
 const USED: [&str; 15] = [
@@ -218,12 +218,7 @@ impl Entry<'_> {
         Ok(Origin::Local(command))
     }
 
-    fn remote(
-        &mut self,
-        keys: &Map<String, Value>,
-        key: &str,
-        transport: RemoteTransport,
-    ) -> Result<Origin, String> {
+    fn remote(&mut self, keys: &Map<String, Value>, key: &str, transport: RemoteTransport) -> Result<Origin, String> {
         self.no_effect(keys, &["args", "cwd", "env", "envFile"]);
         let url = self.text(keys, key)?.unwrap_or_default();
         remote::check_url(&url).map_err(|why| format!("its URL {:?}: {why}", remote::shown(&url)))?;
@@ -283,7 +278,9 @@ impl Entry<'_> {
             };
             rest = next;
             if inside.starts_with("input:") {
-                return Err(format!("${{{inside}}} asks for input, and nobody is there; use a variable, ${{env:NAME}}"));
+                return Err(format!(
+                    "${{{inside}}} asks for input, and nobody is there; use a variable, ${{env:NAME}}"
+                ));
             }
             let (name, default) = match inside.split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
@@ -351,4 +348,236 @@ fn variables_of(text: &str) -> Vec<(String, String)> {
         Some((name.to_owned(), value))
     };
     text.strip_prefix('\u{feff}').unwrap_or(text).lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file means: one line a server, then the warnings.
+    fn meaning(text: &str) -> Vec<String> {
+        let variables = [("TOKEN", "t0k"), ("EMPTY", ""), ("HOME", "/home/me"), ("REGION", "eu")];
+        let environment = Environment::new(variables.map(|(n, v)| (n.into(), v.into())));
+        let inherited = vec![("PATH".into(), Secret::new("/bin".into()))];
+        let scope = Scope { environment: &environment, inherited: &inherited };
+        let file = match parse(text, Path::new("/work/project"), &scope) {
+            Ok(file) => file,
+            Err(why) => return vec![format!("error: {why}")],
+        };
+        let server = |(name, origin): &(String, Origin)| match origin {
+            Origin::Local(command) => {
+                let words = std::iter::once(&command.program).chain(&command.args);
+                let mut words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+                for (name, value) in command.env.iter().filter(|(name, _)| name != "PATH") {
+                    words.push(format!("${}={}", name.display(), value.reveal().display()));
+                }
+                words.extend(command.cwd.iter().map(|cwd| format!("in {}", cwd.display())));
+                format!("{name}: {}", words.join(" "))
+            }
+            Origin::Remote(remote) => {
+                let headers: String = remote.headers.iter().map(|(n, v)| format!(" {n}={v}")).collect();
+                format!("{name}: {:?} {}{headers}", remote.transport, remote.url.reveal())
+            }
+        };
+        let servers: Vec<_> = file.servers.iter().map(server).collect();
+        [servers, file.warnings].concat()
+    }
+
+    fn check(client: &str, text: &str, expected: &[&str]) {
+        assert_eq!(meaning(text), expected, "{client}");
+    }
+
+    #[test]
+    fn the_files_of_every_client() {
+        check(
+            "Claude Desktop",
+            r#"{"mcpServers": {"fs": {"command": "npx", "args": ["-y", "fs", "/tmp"], "env": {"K": "v"}}}}"#,
+            &["fs: npx -y fs /tmp $K=v"],
+        );
+        check(
+            "Claude Code",
+            r#"{"mcpServers": {
+                "a": {"type": "stdio", "command": "${HOME}/s", "args": ["--r=${REGION:-us}", "${NONE:-d}"], "env": {}},
+                "b": {"type": "http", "url": "https://${NONE:-api.example}/mcp",
+                      "headers": {"Authorization": "Bearer ${TOKEN}"}},
+                "c": {"type": "sse", "url": "https://h/sse"}}}"#,
+            &[
+                "a: /home/me/s --r=eu d",
+                "b: StreamableHttp https://api.example/mcp authorization=Bearer t0k",
+                "c: Sse https://h/sse",
+            ],
+        );
+        check(
+            "Cursor",
+            r#"{"mcpServers": {
+                "a": {"command": "${workspaceFolder}/s", "args": ["${userHome}"], "env": {"K": "${env:TOKEN}"}},
+                "b": {"url": "http://your-server:8000/sse?auth_key=your_auth_key", "env": {}},
+                "c": {"url": "https://h/mcp", "headers": {"X-Key": "${env:TOKEN}"}}}}"#,
+            &[
+                "a: /work/project/s /home/me $K=t0k",
+                "b: Detect http://your-server:8000/sse?auth_key=your_auth_key",
+                "c: Detect https://h/mcp x-key=t0k",
+            ],
+        );
+        check(
+            "VS Code",
+            r#"// comments, and commas at the end
+            {"servers": {
+                "a": {"type": "stdio", "command": "s", "cwd": "${workspaceFolder}", "env": {"N": 1, "PATH": null,},},
+                /* the old one */
+                "b": {"type": "sse", "url": "http://127.0.0.1:8080/sse"},
+                "c": {"type": "http", "url": "http://127.0.0.1:8080/servers/fetch/mcp"},
+                "d": {"type": "http", "url": "https://h", "headers": {"Authorization": "Bearer ${input:key}"}},
+             }, "inputs": [{"type": "promptString", "id": "key", "description": "", "password": true}]}"#,
+            &[
+                "a: s $N=1 in /work/project",
+                "b: Sse http://127.0.0.1:8080/sse",
+                "c: StreamableHttp http://127.0.0.1:8080/servers/fetch/mcp",
+                "server \"d\" is left out: ${input:key} asks for input, and nobody is there; use a variable, ${env:NAME}",
+            ],
+        );
+        check(
+            "Windsurf",
+            r#"{"mcpServers": {"a": {"serverUrl": "https://h/mcp"}, "b": {"url": "https://h/mcp"}}}"#,
+            &["a: Detect https://h/mcp", "b: Detect https://h/mcp"],
+        );
+        check(
+            "Cline and Roo",
+            r#"{"mcpServers": {
+                "a": {"type": "streamableHttp", "url": "https://h", "disabled": false, "autoApprove": ["x"]},
+                "b": {"type": "streamable-http", "url": "https://h", "alwaysAllow": []},
+                "c": {"command": "x", "disabled": true},
+                "d": {"command": "x", "timeout": 60}}}"#,
+            &[
+                "a: StreamableHttp https://h",
+                "b: StreamableHttp https://h",
+                "d: x",
+                "server \"d\": \"timeout\" has no effect on one server; --request-timeout is for all",
+            ],
+        );
+        check(
+            "Gemini CLI",
+            r#"{"theme": "x", "mcpServers": {
+                "a": {"httpUrl": "https://h/mcp", "url": "https://h/sse"}, "b": {"url": "https://h/sse"},
+                "c": {"command": "x", "cwd": "./d", "trust": true, "excludeTools": ["t"]}}}"#,
+            &[
+                "a: StreamableHttp https://h/mcp",
+                "b: Detect https://h/sse",
+                "c: x in ./d",
+                "server \"c\": \"excludeTools\" is unknown and has no effect",
+            ],
+        );
+        for spelling in ["http", "streamable-http", "streamableHttp", "streamable_http", "streamablehttp"] {
+            for key in ["type", "transportType", "transport"] {
+                let text = format!(r#"{{"mcpServers": {{"a": {{"{key}": "{spelling}", "url": "http://h"}}}}}}"#);
+                check(spelling, &text, &["a: StreamableHttp http://h"]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_entry_is_left_out_and_the_others_stay() {
+        for (entry, why) in [
+            ("1", "it must be an object"),
+            ("{}", "it has neither \"command\" nor \"url\""),
+            (r#"{"command": ""}"#, "its command is empty"),
+            (r#"{"command": 1}"#, "its \"command\" must be a string"),
+            (r#"{"command": "x", "args": "y"}"#, "its args must be a list of strings"),
+            (r#"{"command": "x", "args": [[]]}"#, "its args must be strings"),
+            (r#"{"command": "x", "args": ["\u0000"]}"#, "its command has a null character"),
+            (r#"{"command": "x", "env": []}"#, "its env must be an object of strings"),
+            (r#"{"command": "x", "env": {"A": {}}}"#, "its variable \"A\" must be a string"),
+            (r#"{"command": "x", "env": {"A=B": "1"}}"#, "its env cannot have a variable \"A=B\""),
+            (r#"{"command": "x", "enabled": "no"}"#, "its \"enabled\" must be true or false"),
+            (
+                r#"{"command": "x", "envFile": ".env-that-is-not-there"}"#,
+                "its envFile \"/work/project/.env-that-is-not-there\": no such file or directory",
+            ),
+            (r#"{"command": "x", "url": "http://h"}"#, "it has both \"command\" and \"url\"; say which by \"type\""),
+            (r#"{"url": "h"}"#, "its URL \"h\": it is not a URL: unexpected character or end of input at index 1"),
+            (r#"{"url": "ftp://h"}"#, "its URL \"ftp://h\": it must begin with http:// or https://"),
+            (r#"{"type": "ws", "url": "ws://h"}"#, "its type \"ws\" is not supported"),
+            (r#"{"url": "http://h", "headers": []}"#, "its headers must be an object of strings"),
+            (
+                r#"{"url": "http://h", "headers": {"a b": ""}}"#,
+                "its header \"a b\": this is not the name of a header field",
+            ),
+        ] {
+            let text = format!(r#"{{"mcpServers": {{"bad": {entry}, "good": {{"command": "x"}}}}}}"#);
+            check(entry, &text, &["good: x", &format!("server \"bad\" is left out: {why}")]);
+        }
+        check(
+            "names",
+            r#"{"mcpServers": {"a b": {"command": "x"}, "c": {"command": "x"}}, "servers": {"c": {"command": "y"}}}"#,
+            &[
+                "c: x",
+                "server \"a b\" is left out: its name must be letters, digits, '-', '_' and '.', because it is part of a \
+                 URL",
+                "server \"c\" is left out: its name is used twice",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        for (entry, origin, warning) in [
+            (r#"{"command": "x", "color": 1}"#, "x", "\"color\" is unknown and has no effect"),
+            (r#"{"command": "x", "type": "sse"}"#, "x", "type \"sse\" has no effect on a command, which speaks stdio"),
+            (r#"{"command": "x", "headers": {"a": ""}}"#, "x", "\"headers\" has no effect on this kind of server"),
+            (r#"{"url": "http://h", "type": "stdio"}"#, "Detect http://h", "type \"stdio\" has no effect on a URL"),
+            (
+                r#"{"url": "http://h", "env": {"A": "1"}}"#,
+                "Detect http://h",
+                "\"env\" has no effect on this kind of server",
+            ),
+            (
+                r#"{"url": "http://h", "headers": {"Host": "x"}}"#,
+                "Detect http://h",
+                "header \"Host\" is left out: the proxy writes it itself",
+            ),
+            (r#"{"command": "x", "args": ["${NONE}"]}"#, "x ${NONE}", "${NONE} has no value and stays as it is"),
+        ] {
+            let text = format!(r#"{{"mcpServers": {{"a": {entry}}}}}"#);
+            check(entry, &text, &[&format!("a: {origin}"), &format!("server \"a\": {warning}")]);
+        }
+        // What the entry sets itself is for the server to put in, as with mcp-remote.
+        check(
+            "own variables",
+            r#"{"mcpServers": {"a": {"command": "x", "args": ["K:${AUTH}", "$TOKEN", "${", "${EMPTY}", "${EMPTY:-e}"],
+            "env": {"AUTH": "${TOKEN}"}}}}"#,
+            &["a: x K:${AUTH} $TOKEN ${  e $AUTH=t0k"],
+        );
+    }
+
+    #[test]
+    fn what_is_no_list_of_servers_is_an_error() {
+        for (text, why) in [
+            ("{}", "it has no \"mcpServers\" and no \"servers\""),
+            ("", "it has no \"mcpServers\" and no \"servers\""),
+            ("[]", "it has no \"mcpServers\" and no \"servers\""),
+            (r#"{"mcpServers": []}"#, "\"mcpServers\" must be an object of servers"),
+        ] {
+            check(text, text, &[&format!("error: {why}")]);
+        }
+        assert!(meaning("{'a': 1}")[0].starts_with("error: it is not JSON: "));
+        check("nothing in it", "\u{feff}{\"mcpServers\": {}}", &[]);
+    }
+
+    #[test]
+    fn environment_files() {
+        let text = "\u{feff}# c\nA=1\nexport B = two # not this\nC='a # b'\nD=\"x\\ny\" # c\nE=\nF=a=b#c\nbad\n=x\nG H=1\r\nI=2\r\n";
+        let pairs = variables_of(text);
+        let pairs: Vec<_> = pairs.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let expected = [("A", "1"), ("B", "two"), ("C", "a # b"), ("D", "x\ny"), ("E", ""), ("F", "a=b#c"), ("I", "2")];
+        assert_eq!(pairs, expected);
+    }
+
+    #[test]
+    fn the_workspace_is_the_folder_or_the_one_above_an_editors() {
+        for (path, expected) in
+            [("/p/servers.json", "/p"), ("/p/.vscode/mcp.json", "/p"), ("/p/.cursor/mcp.json", "/p"), ("/x.json", "/")]
+        {
+            assert_eq!(workspace(Path::new(path)), Path::new(expected));
+        }
+    }
 }

@@ -108,7 +108,12 @@ pub(crate) fn check_directory(cwd: &Path) -> Result<(), Failure> {
 
 /// Looks a program up as the system would for a child with this `PATH` and this directory, and says why if it cannot be
 /// run.
-pub(crate) fn find_program(program: &OsStr, path: Option<&OsStr>, cwd: Option<&Path>, remedy: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn find_program(
+    program: &OsStr,
+    path: Option<&OsStr>,
+    cwd: Option<&Path>,
+    remedy: &str,
+) -> Result<PathBuf, Failure> {
     let fail = |text: String| Failure::start(format!("cannot start {program:?}: {text}"));
     let absolute = |file: PathBuf| {
         let file = cwd.map_or_else(|| file.clone(), |cwd| cwd.join(&file));

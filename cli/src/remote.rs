@@ -71,11 +71,7 @@ fn typed_credentials(flags: &Flags, warnings: &mut Vec<String>) -> Result<Creden
     ];
     if let (Some(id), Some(secret), Some(url)) = (&flags.client_id, &flags.client_secret, &flags.token_url) {
         check_url(url).map_err(|why| Failure::usage(format!("cannot use --token-url {:?}: {why}", shown(url))))?;
-        return Ok(Credentials::ClientCredentials {
-            id: id.clone(),
-            secret: secret.clone(),
-            token_url: url.clone(),
-        });
+        return Ok(Credentials::ClientCredentials { id: id.clone(), secret: secret.clone(), token_url: url.clone() });
     }
     if parts.iter().any(|(_, given)| *given) {
         let missing: Vec<_> = parts.iter().filter(|(_, given)| !given).map(|(name, _)| *name).collect();
@@ -197,7 +193,9 @@ fn proxy((name, value): (&str, &str)) -> Result<Secret<String>, Failure> {
     let url = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
     let is_http = url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
     if !is_http || check_url(&url).is_err() {
-        return Err(Failure::start(format!("{name} must be http://HOST:PORT: other kinds of proxies are not supported")));
+        return Err(Failure::start(format!(
+            "{name} must be http://HOST:PORT: other kinds of proxies are not supported"
+        )));
     }
     Ok(Secret::new(url))
 }
@@ -208,7 +206,8 @@ mod tests {
 
     #[test]
     fn urls() {
-        for good in ["http://h", "https://h:1/p?q=1#f", "HTTP://[::1]:8080/sse", "http://user:pw@h/", "http://h/a%20b"] {
+        for good in ["http://h", "https://h:1/p?q=1#f", "HTTP://[::1]:8080/sse", "http://user:pw@h/", "http://h/a%20b"]
+        {
             assert_eq!(check_url(good), Ok(()), "{good}");
         }
         for bad in ["http://", "http:///x", "https://?q", "http://h:0", "http://h:99999", "ws://h", "http://a b", "h"] {

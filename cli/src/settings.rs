@@ -57,7 +57,8 @@ enum Root {
 pub(crate) fn plan(line: &CommandLine, environment: &Environment, warnings: &mut Vec<String>) -> Result<Plan, Failure> {
     let flags = &line.flags;
     if flags.sse_port.is_some() || flags.sse_host.is_some() {
-        let both = flags.sse_port.and(flags.port).is_some() || flags.sse_host.as_ref().and(flags.host.as_ref()).is_some();
+        let both =
+            flags.sse_port.and(flags.port).is_some() || flags.sse_host.as_ref().and(flags.host.as_ref()).is_some();
         let wins = if both { ", which win where both are given" } else { "" };
         warnings.push(format!("--sse-port and --sse-host are old names: use --port and --host{wins}"));
     }

@@ -94,7 +94,10 @@ impl Engine {
             }
             Event::Data(Pipe::Stdin, bytes) => self.stdin_says(bytes),
             Event::Data(..) => debug_assert!(false, "no such pipe is ever read"),
-            Event::Wrote(Pipe::ChildStdin(child)) => self.back.wrote(&mut self.core, child),
+            Event::Wrote(Pipe::ChildStdin(child)) => {
+                self.back.wrote(&mut self.core, child);
+                self.listen(child);
+            }
             Event::Wrote(Pipe::Response(id)) => {
                 self.front.wrote(&mut self.core, id);
                 self.resume(self.front.session_of(id));
@@ -479,8 +482,15 @@ impl Engine {
         }
         self.back.read_done(child, decoder);
         // A slow client of a server of its own holds up that server, and nobody else.
-        let session = link.and_then(|link| self.router.sessions_of(link).next());
-        if !session.is_some_and(|s| self.front.is_dedicated(s) && self.front.is_congested(&self.core, s)) {
+        self.listen(child);
+    }
+
+    /// Permits the next read of a child, unless somebody is behind with reading: the child itself, or the client that it
+    /// is there for alone. A slow client of a shared server holds up nobody.
+    fn listen(&mut self, child: ChildId) {
+        let session = self.back.link_of(child).and_then(|link| self.router.sessions_of(link).next());
+        let held = session.is_some_and(|s| self.front.is_dedicated(s) && self.front.is_congested(&self.core, s));
+        if !held && !self.back.is_clogged(&self.core, child) {
             self.back.read_on(&mut self.core, child);
         }
     }
@@ -514,6 +524,11 @@ impl Engine {
                 let scanner = self.overlong.remove(&child).unwrap_or_default();
                 let max = self.core.config.limits.max_message;
                 warn!("child#{}: a message of more than {max} bytes was skipped (--max-message-size)", child.0);
+                if let Some((link, id)) = link.zip(scanner.id())
+                    && let Some(event) = self.back.handshake_invalid(&mut self.core, link, id)
+                {
+                    return self.link_event(event);
+                }
                 let call = link.zip(scanner.id()).and_then(|(link, id)| self.router.call_of(link, id));
                 if let Some(call) = call {
                     let text = format!("the server's answer is larger than {max} bytes (--max-message-size)");
@@ -552,6 +567,11 @@ impl Engine {
                 }
                 // If it was meant as an answer, the caller must not wait for a better one.
                 let id = malformed.id.clone().or_else(|| about.map(|number| number.to_string()));
+                if let Some(id) = &id
+                    && let Some(event) = self.back.handshake_invalid(&mut self.core, link, id)
+                {
+                    return self.link_event(event);
+                }
                 let call = id.and_then(|id| self.router.call_of(link, &id));
                 if let Some(call) = call {
                     let text = format!("the server sent an invalid answer: {malformed}");
@@ -699,7 +719,7 @@ impl Engine {
             Deadline::ShutdownEnd => {
                 warn!("something did not end in time and is left behind: {:?}", self.stats());
                 self.front.abandon_all(&mut self.core);
-                self.back.abandon_all();
+                self.back.abandon_all(&mut self.core);
                 self.core.timers.clear_all();
                 self.phase = Phase::Done;
             }

@@ -5,6 +5,7 @@
 //! side the request went to. The router decides; it neither writes to servers nor to clients.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use log::{debug, warn};
 use serde_json::value::RawValue;
@@ -44,12 +45,18 @@ pub(crate) enum Step {
     Broadcast { sessions: Vec<Target>, message: Vec<u8> },
 }
 
+/// How long a call that nobody waits for is remembered. A server may still work on it and speak about it, and what it says
+/// must not be taken for another client's. Servers need not answer what was cancelled, so this cannot last until they do.
+const AFTERLIFE: Duration = Duration::from_secs(30);
+
 /// A request on its way to a server.
 #[derive(Debug)]
 struct Call {
     link: LinkId,
-    /// Who waits for the answer; `None` if the proxy itself asked.
+    /// Who waits for the answer; `None` if nobody does.
     client: Option<Waiting>,
+    /// Whose call it was, once nobody waits.
+    ghost: Option<SessionId>,
     /// The client's progress token, raw.
     token: Option<String>,
     cancelled: bool,
@@ -130,8 +137,9 @@ pub(crate) struct Parting {
 }
 
 impl Router {
+    /// Calls that somebody waits for.
     pub(crate) fn calls(&self) -> usize {
-        self.calls.len()
+        self.calls.values().filter(|call| call.client.is_some()).count()
     }
 
     pub(crate) fn asks(&self) -> usize {
@@ -211,6 +219,10 @@ impl Router {
                     return refuse(200, code::INVALID_PARAMS, "a member of the parameters comes twice");
                 };
                 if let Some(uri) = uri.and_then(rpc::string) {
+                    let mine = self.peers.get(&stream.session).map_or(0, |peer| peer.subscriptions.len());
+                    if mine >= core.config.limits.max_calls && method == "resources/subscribe" {
+                        return refuse(200, code::REFUSED, "too many subscriptions of this session (--max-calls)");
+                    }
                     if method == "resources/subscribe" {
                         effect = Effect::Subscribe(uri.into_owned());
                     } else if self.is_subscribed_elsewhere(link, stream.session, &uri) {
@@ -243,7 +255,7 @@ impl Router {
         let line = rpc::line(rpc::splice(raw, &mut edits));
         let client = Some(Waiting { stream, id: id.0.to_owned() });
         let token = token.map(|token| token.get().to_owned());
-        self.open_call(core, call, Call { link, client, token, cancelled: false, effect });
+        self.open_call(core, call, Call { link, client, ghost: None, token, cancelled: false, effect });
         Step::Send { link, line, call: Some(call) }
     }
 
@@ -266,6 +278,19 @@ impl Router {
             peer.calls.remove(&id);
         }
         Some(call)
+    }
+
+    /// Nobody waits for a call any more, though the server may still work on it.
+    fn leave_call(&mut self, core: &mut Core, id: CallId) -> Option<Waiting> {
+        let call = self.calls.get_mut(&id)?;
+        let client = call.client.take()?;
+        call.ghost = Some(client.stream.session);
+        call.token = None;
+        if let Some(peer) = self.peers.get_mut(&client.stream.session) {
+            peer.calls.remove(&id);
+        }
+        core.after(AFTERLIFE, Deadline::Call(id));
+        Some(client)
     }
 
     fn client_notifies(
@@ -500,13 +525,18 @@ impl Router {
             return Some(Target { session: client.stream.session, sole: number, newest: number });
         }
         let group = self.groups.get(&link)?;
-        if group.sessions.len() == 1 {
-            return Some(self.target(*group.sessions.first()?));
-        }
-        let mut busy =
-            group.calls.iter().filter_map(|call| Some(self.calls.get(call)?.client.as_ref()?.stream.session));
-        let session = busy.next()?;
-        busy.all(|other| other == session).then(|| self.target(session))
+        let whose = |call: &CallId| {
+            let call = self.calls.get(call)?;
+            call.client.as_ref().map(|client| client.stream.session).or(call.ghost)
+        };
+        let mut busy = group.calls.iter().filter_map(whose);
+        let session = match busy.next() {
+            Some(session) => session,
+            None if group.sessions.len() == 1 => *group.sessions.first()?,
+            None => return None,
+        };
+        let alone = busy.all(|other| other == session) && group.sessions.contains(&session);
+        alone.then(|| self.target(session))
     }
 
     fn target(&self, session: SessionId) -> Target {
@@ -531,8 +561,13 @@ impl Router {
     }
 
     fn is_subscribed_elsewhere(&self, link: LinkId, but: SessionId, uri: &str) -> bool {
-        let others = self.sessions_of(link).filter(|session| *session != but);
-        others.into_iter().any(|s| self.peers.get(&s).is_some_and(|peer| peer.subscriptions.contains(uri)))
+        let subscribed = |s: SessionId| self.peers.get(&s).is_some_and(|peer| peer.subscriptions.contains(uri));
+        let subscribing = |call: &CallId| {
+            let call = self.calls.get(call).filter(|call| matches!(&call.effect, Effect::Subscribe(u) if u == uri));
+            call.and_then(|call| call.client.as_ref()).is_some_and(|client| client.stream.session != but)
+        };
+        self.sessions_of(link).any(|session| session != but && subscribed(session))
+            || self.groups.get(&link).is_some_and(|group| group.calls.iter().any(subscribing))
     }
 
     /// A call fails for a reason of our own.
@@ -557,14 +592,23 @@ impl Router {
     /// A call had no answer for too long. Returns the line that tells the server, and the answer for the client.
     pub(crate) fn call_late(&mut self, core: &mut Core, id: CallId) -> [Step; 2] {
         let Some(call) = self.calls.get(&id) else { return [Step::Ignore, Step::Ignore] };
-        if call.cancelled {
-            return [Step::Ignore, self.fail_call(core, id, 200, code::REFUSED, "Request cancelled")];
+        let (link, cancelled_before) = (call.link, call.cancelled);
+        let Some(client) = self.leave_call(core, id) else {
+            // Nobody waited any more, and nobody will.
+            self.close_call(core, id);
+            return [Step::Ignore, Step::Ignore];
+        };
+        let answer = |code, text: &str| {
+            let message = rpc::error(Some(&client.id), code, text);
+            Step::Reply { stream: client.stream, status: 200, message }
+        };
+        if cancelled_before {
+            return [Step::Ignore, answer(code::REFUSED, "Request cancelled")];
         }
-        let link = call.link;
         let wait = core.config.timeouts.request.as_secs_f32();
         let text = format!("Request timed out: the server did not answer within {wait} s (--request-timeout)");
         let tell = Step::Send { link, line: cancelled(id.0.to_string().as_str(), "timed out"), call: None };
-        [tell, self.fail_call(core, id, 200, code::NOT_FOUND_OR_TIMEOUT, &text)]
+        [tell, answer(code::NOT_FOUND_OR_TIMEOUT, &text)]
     }
 
     /// A client did not answer a question for too long.
@@ -605,7 +649,11 @@ impl Router {
     /// A request of our own.
     fn own_call(&mut self, core: &mut Core, link: LinkId, method: &str, params: &str) -> Vec<u8> {
         let id = CallId(core.number());
-        self.open_call(core, id, Call { link, client: None, token: None, cancelled: false, effect: Effect::None });
+        self.open_call(
+            core,
+            id,
+            Call { link, client: None, ghost: None, token: None, cancelled: false, effect: Effect::None },
+        );
         format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{method}\",\"params\":{params}}}\n", id.0).into_bytes()
     }
 
@@ -616,7 +664,7 @@ impl Router {
         let (mut open, mut lines) = (Vec::new(), Vec::new());
         let calls = peer.calls.iter().map(|call| call.0).collect();
         for id in peer.calls {
-            if let Some(client) = self.close_call(core, id).and_then(|call| call.client) {
+            if let Some(client) = self.leave_call(core, id) {
                 open.push((client.stream, client.id));
                 lines.push(cancelled(&id.0.to_string(), "the client is gone"));
             }

@@ -546,7 +546,8 @@ fn read(conn: ConnId, stream: &TcpStream, gate: &Gate, shared: &Shared, inbox: &
     gate.busy.store(false, Ordering::Relaxed);
     let mut left = LINGER_BYTES;
     while left > 0 {
-        if let Err(error) = receiver.receive(None, Phase::Refused, &mut |bytes| left = left.saturating_sub(bytes.len())) {
+        if let Err(error) = receiver.receive(None, Phase::Refused, &mut |bytes| left = left.saturating_sub(bytes.len()))
+        {
             return error;
         }
     }
@@ -566,12 +567,7 @@ const SMALL_READ: usize = 8 * 1024;
 
 impl Receiver<'_> {
     /// Waits for bytes and lends them to `take`. The end of the stream is an error.
-    fn receive(
-        &mut self,
-        deadline: Option<Clock>,
-        phase: Phase,
-        take: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), ErrorKind> {
+    fn receive(&mut self, deadline: Option<Clock>, phase: Phase, take: &mut dyn FnMut(&[u8])) -> Result<(), ErrorKind> {
         let size = if phase == Phase::Body { MAX_READ } else { SMALL_READ };
         if self.buffer.len() != size {
             self.buffer = vec![0; size];

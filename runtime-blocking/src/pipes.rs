@@ -254,7 +254,8 @@ fn flush(mut woken: PipeReader, orders: &mpsc::Receiver<Order>, inbox: &Inbox) {
     let mut writes: Vec<(Stalled, Option<Clock>)> = Vec::new();
     loop {
         let now = Clock::now();
-        let wait = writes.iter().filter_map(|(_, deadline)| *deadline).min().map(|at| at.saturating_duration_since(now));
+        let wait =
+            writes.iter().filter_map(|(_, deadline)| *deadline).min().map(|at| at.saturating_duration_since(now));
         let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
         let mut fds = vec![PollFd::new(&woken, PollFlags::IN)];
         fds.extend(writes.iter().map(|(stalled, _)| PollFd::from_borrowed_fd(stalled.fd(), PollFlags::OUT)));
@@ -291,7 +292,9 @@ fn flush(mut woken: PipeReader, orders: &mpsc::Receiver<Order>, inbox: &Inbox) {
                     let deadline = stalled.deadline(now);
                     writes.push((stalled, deadline));
                 }
-                Order::Forget(gone) => writes.retain(|(s, _)| !matches!(s, Stalled::Stdin(child, ..) if *child == gone)),
+                Order::Forget(gone) => {
+                    writes.retain(|(s, _)| !matches!(s, Stalled::Stdin(child, ..) if *child == gone))
+                }
             }
         }
     }

@@ -11,15 +11,15 @@ use std::rc::Rc;
 use async_io::Async;
 use mcp_proxy_engine::{ChildId, Command, Exit, Signal};
 use rustix::process::{Pid, kill_process_group};
-use smol::{LocalExecutor, Task};
+use smol::Task;
 
 use crate::pipes::Pipes;
-use crate::run::{Inbox, Message};
+use crate::run::{Inbox, Message, Spawner};
 
 /// All children that run.
 pub(crate) struct Children {
     running: HashMap<ChildId, Running>,
-    executor: Rc<LocalExecutor<'static>>,
+    spawner: Spawner,
     inbox: Rc<Inbox>,
 }
 
@@ -53,8 +53,8 @@ impl Drop for Running {
 }
 
 impl Children {
-    pub(crate) fn new(executor: Rc<LocalExecutor<'static>>, inbox: Rc<Inbox>) -> Self {
-        Children { running: HashMap::new(), executor, inbox }
+    pub(crate) fn new(spawner: Spawner, inbox: Rc<Inbox>) -> Self {
+        Children { running: HashMap::new(), spawner, inbox }
     }
 
     /// Starts a child and hands its pipes over.
@@ -64,7 +64,7 @@ impl Children {
                 log::debug!("{child:?} is process {}", pid.as_raw_nonzero());
                 pipes.add(child, ends);
                 let group = Rc::new(Group { pid, reaped: Cell::new(false) });
-                let wait = self.executor.spawn(wait(child, process, Rc::clone(&group), Rc::clone(&self.inbox)));
+                let wait = self.spawner.spawn(wait(child, process, Rc::clone(&group), Rc::clone(&self.inbox)));
                 self.running.insert(child, Running { group, _wait: wait });
                 self.inbox.send(Message::Spawned(child));
             }
@@ -105,7 +105,8 @@ fn start(command: Command) -> io::Result<Started> {
     let mut process =
         builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
     let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-    let (Some(stdin), Some(stdout), Some(stderr)) = (process.stdin.take(), process.stdout.take(), process.stderr.take())
+    let (Some(stdin), Some(stdout), Some(stderr)) =
+        (process.stdin.take(), process.stdout.take(), process.stderr.take())
     else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };

@@ -18,9 +18,9 @@ use mcp_proxy_engine::wire::http::{
     encode_response, http_date,
 };
 use mcp_proxy_engine::{Body, Config, ExchangeId, Http, HttpResponse, MAX_READ, Pipe};
-use smol::{LocalExecutor, Task, Timer, future};
+use smol::{Task, Timer, future};
 
-use crate::run::{Inbox, Message};
+use crate::run::{Inbox, Message, Spawner};
 
 /// Names one connection. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +54,7 @@ pub(crate) struct Connections {
     slots: Rc<Gate>,
     accept: Option<Task<()>>,
     shared: Rc<Shared>,
-    executor: Rc<LocalExecutor<'static>>,
+    spawner: Spawner,
     inbox: Rc<Inbox>,
 }
 
@@ -141,12 +141,7 @@ impl Gate {
 }
 
 impl Connections {
-    pub(crate) fn new(
-        config: &Config,
-        listener: TcpListener,
-        executor: Rc<LocalExecutor<'static>>,
-        inbox: Rc<Inbox>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(config: &Config, listener: TcpListener, spawner: Spawner, inbox: Rc<Inbox>) -> io::Result<Self> {
         let slots = Gate::new(config.http.max_connections);
         let accept = accept(Async::new(listener)?, Rc::clone(&slots), Rc::clone(&inbox));
         Ok(Connections {
@@ -158,13 +153,13 @@ impl Connections {
             random: Random::default(),
             date: Date::default(),
             slots,
-            accept: Some(executor.spawn(accept)),
+            accept: Some(spawner.spawn(accept)),
             shared: Rc::new(Shared {
                 http: config.http.clone(),
                 max_body: config.limits.max_body,
                 scratch: RefCell::new(vec![0; MAX_READ]),
             }),
-            executor,
+            spawner,
             inbox,
         })
     }
@@ -179,7 +174,7 @@ impl Connections {
         let gate = Gate::new(self.shared.http.max_head + self.shared.max_body);
         let (shared, inbox) = (Rc::clone(&self.shared), Rc::clone(&self.inbox));
         let (stream2, gate2) = (Rc::clone(&stream), Rc::clone(&gate));
-        let reader = self.executor.spawn(async move {
+        let reader = self.spawner.spawn(async move {
             let left = read(conn, &stream2, &gate2, &shared, &inbox).await;
             inbox.send(Message::Heard(conn, Heard::Left(left)));
         });
@@ -306,7 +301,7 @@ impl Connections {
             Ok(false) => {
                 let (stream, inbox) = (Rc::clone(&connection.stream), Rc::clone(&self.inbox));
                 let timeout = self.shared.http.write_timeout;
-                connection.flush = Some(self.executor.spawn(async move {
+                connection.flush = Some(self.spawner.spawn(async move {
                     let flushed = flush(&stream, bytes, timeout).await;
                     inbox.send(Message::ConnFlushed(conn, flushed));
                 }));

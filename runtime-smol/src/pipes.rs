@@ -8,9 +8,9 @@ use std::rc::Rc;
 
 use async_io::Async;
 use mcp_proxy_engine::{ChildId, Event, MAX_READ, Pipe};
-use smol::{LocalExecutor, Task};
+use smol::Task;
 
-use crate::run::{Inbox, Message};
+use crate::run::{Inbox, Message, Spawner};
 
 /// How a postponed write to a child's stdin ended.
 pub(crate) type Flushed = io::Result<()>;
@@ -20,7 +20,7 @@ pub(crate) struct Pipes {
     sinks: HashMap<ChildId, Sink>,
     sources: HashMap<Pipe, Source>,
     buffer: Vec<u8>,
-    executor: Rc<LocalExecutor<'static>>,
+    spawner: Spawner,
     inbox: Rc<Inbox>,
 }
 
@@ -37,8 +37,8 @@ struct Source {
 }
 
 impl Pipes {
-    pub(crate) fn new(executor: Rc<LocalExecutor<'static>>, inbox: Rc<Inbox>) -> Self {
-        Pipes { sinks: HashMap::new(), sources: HashMap::new(), buffer: vec![0; MAX_READ], executor, inbox }
+    pub(crate) fn new(spawner: Spawner, inbox: Rc<Inbox>) -> Self {
+        Pipes { sinks: HashMap::new(), sources: HashMap::new(), buffer: vec![0; MAX_READ], spawner, inbox }
     }
 
     /// Takes over the pipes of a new child: stdin, stdout, stderr.
@@ -52,7 +52,7 @@ impl Pipes {
     pub(crate) fn read(&mut self, pipe: Pipe) {
         let Some(source) = self.sources.get_mut(&pipe) else { return };
         let (fd, inbox) = (Rc::clone(&source.fd), Rc::clone(&self.inbox));
-        source.wait = Some(self.executor.spawn(async move {
+        source.wait = Some(self.spawner.spawn(async move {
             // An error here is found again by the read itself.
             let _ = fd.readable().await;
             inbox.send(Message::Readable(pipe));
@@ -83,7 +83,7 @@ impl Pipes {
             Ok(written) if written == bytes.len() => self.inbox.send(Message::Wrote(Pipe::ChildStdin(child))),
             Ok(written) => {
                 let (fd, inbox) = (Rc::clone(&sink.fd), Rc::clone(&self.inbox));
-                sink.flush = Some(self.executor.spawn(async move {
+                sink.flush = Some(self.spawner.spawn(async move {
                     let flushed = flush(&fd, &bytes[written..]).await;
                     inbox.send(Message::StdinFlushed(child, flushed));
                 }));

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant as Clock};
 
 use async_io::Async;
-use mcp_proxy_engine::{Action, ChildId, Event, ExchangeId, Exit, HttpRequest, Instant, Output, Pipe};
-use smol::{LocalExecutor, Timer};
+use mcp_proxy_engine::{Action, ChildId, Engine, Event, ExchangeId, Exit, HttpRequest, Instant, Output, Pipe};
+use smol::{LocalExecutor, Task, Timer};
 
 use crate::Proxy;
 use crate::child::Children;
@@ -108,54 +108,71 @@ struct Table {
     inbox: Rc<Inbox>,
 }
 
+/// Starts tasks. It does not keep the executor alive, which keeps the tasks alive, the loop among them.
+#[derive(Clone)]
+pub(crate) struct Spawner(Weak<LocalExecutor<'static>>);
+
+impl Spawner {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> Task<()> {
+        match self.0.upgrade() {
+            Some(executor) => executor.spawn(task),
+            // Only tasks spawn tasks, and they are run by the executor.
+            None => unreachable!("a task runs without its executor"),
+        }
+    }
+}
+
 pub(crate) async fn run(proxy: Proxy) -> io::Result<()> {
-    let Proxy { mut engine, config, listener, addr: _, start, stops } = proxy;
-    let clock = || Instant::at(start.elapsed());
+    let Proxy { engine, config, listener, addr: _, start, stops } = proxy;
     let inbox = Rc::new(Inbox::default());
     let executor = Rc::new(LocalExecutor::new());
+    let spawner = Spawner(Rc::downgrade(&executor));
     // Reaps children on this thread. It must have begun before the first child, or async-process starts a thread for it.
     executor.spawn(async_process::driver()).detach();
     executor.try_tick();
     let stopped = Rc::clone(&inbox);
-    executor
+    spawner
         .spawn(async move {
             while stops.recv().await.is_ok() {
                 stopped.send(Message::Shutdown);
             }
         })
         .detach();
-    let mut table = Table {
-        connections: Connections::new(&config, listener, Rc::clone(&executor), Rc::clone(&inbox))?,
-        pipes: Pipes::new(Rc::clone(&executor), Rc::clone(&inbox)),
-        children: Children::new(Rc::clone(&executor), Rc::clone(&inbox)),
-        inbox: Rc::clone(&inbox),
+    let table = Table {
+        connections: Connections::new(&config, listener, spawner.clone(), Rc::clone(&inbox))?,
+        pipes: Pipes::new(spawner.clone(), Rc::clone(&inbox)),
+        children: Children::new(spawner.clone(), Rc::clone(&inbox)),
+        inbox,
     };
-    let mut alarm = Alarm { timer: Timer::never(), armed: None };
+    // The loop is a task like the others: if it were the future that the executor is run for, each message would wake the
+    // caller's reactor as well, which costs five system calls.
+    let task = spawner.spawn(drive(engine, table, start));
+    executor.run(task).await;
+    Ok(())
+}
 
-    executor
-        .run(async {
-            loop {
-                let until = loop {
-                    match engine.poll(clock()) {
-                        Output::Do(action) => table.perform(action),
-                        Output::Wait(until) => break until,
-                        Output::Done => return table.finish(&mut alarm, &inbox).await,
-                    }
-                };
-                let until = until.map(|until| start + until.elapsed());
-                let until = [until, table.connections.deadline()].into_iter().flatten().min();
-                match alarm.receive_until(&inbox, until).await {
-                    Some(message) => {
-                        if let Some(event) = table.event(message) {
-                            engine.handle(clock(), event);
-                        }
-                    }
-                    None => table.connections.expire(Clock::now()),
+async fn drive(mut engine: Engine, mut table: Table, start: Clock) {
+    let clock = || Instant::at(start.elapsed());
+    let mut alarm = Alarm { timer: Timer::never(), armed: None };
+    loop {
+        let until = loop {
+            match engine.poll(clock()) {
+                Output::Do(action) => table.perform(action),
+                Output::Wait(until) => break until,
+                Output::Done => return table.finish(&mut alarm).await,
+            }
+        };
+        let until = until.map(|until| start + until.elapsed());
+        let until = [until, table.connections.deadline()].into_iter().flatten().min();
+        match alarm.receive_until(&table.inbox, until).await {
+            Some(message) => {
+                if let Some(event) = table.event(message) {
+                    engine.handle(clock(), event);
                 }
             }
-        })
-        .await;
-    Ok(())
+            None => table.connections.expire(Clock::now()),
+        }
+    }
 }
 
 impl Table {
@@ -201,11 +218,11 @@ impl Table {
     }
 
     /// Lets the last responses be written, for a short time.
-    async fn finish(&mut self, alarm: &mut Alarm, inbox: &Inbox) {
+    async fn finish(&mut self, alarm: &mut Alarm) {
         let until = Clock::now() + LAST_WRITES;
         self.connections.stop();
         while self.connections.are_writing() && Clock::now() < until {
-            if let Some(message) = alarm.receive_until(inbox, Some(until)).await {
+            if let Some(message) = alarm.receive_until(&self.inbox, Some(until)).await {
                 self.event(message);
             }
         }

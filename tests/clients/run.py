@@ -170,8 +170,8 @@ def run_client(name, argv, label, url, work, proxy_log, report):
         report.line(f"FAIL {name}/{label} killed after {CLIENT_SECONDS} s")
     elif code != 0 and report.failed == failed_before:
         report.line(f"FAIL {name}/{label} client ended with {code}: {tail(log)}")
-    if report.failed > failed_before:
-        print(f"  proxy said: {tail(proxy_log)}", flush=True)
+    if report.failed > failed_before and (said := tail(proxy_log)):
+        print(f"  proxy said: {said}", flush=True)
 
 
 def main():

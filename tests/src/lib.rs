@@ -1,1 +1,6 @@
 //! Harness, simulator, scenarios, fuzz bodies and fake peers of mcp-proxy.
+
+pub mod fake;
+pub mod rig;
+pub mod scenario;
+pub mod sim;

@@ -41,6 +41,8 @@ struct Child {
     stderr_open: bool,
     log_rate: Rate,
     stage: Stage,
+    /// It runs: it has pipes and a group to signal.
+    spawned: bool,
     exit: Option<Exit>,
 }
 
@@ -87,6 +89,7 @@ impl Children {
             stderr_open: true,
             log_rate: Rate::default(),
             stage: Stage::Starting,
+            spawned: false,
             exit: None,
         };
         debug!("[{name}] child#{} starting", id.0);
@@ -100,14 +103,17 @@ impl Children {
         let Some(child) = self.table.get_mut(&id) else { return };
         debug!("[{}] child#{} running", child.name, id.0);
         core.act(Action::Read(Pipe::ChildStderr(id)));
-        let stopping = child.stage != Stage::Starting;
-        if !stopping {
+        child.spawned = true;
+        let stage = child.stage;
+        if stage == Stage::Starting {
             child.stage = Stage::Running;
         }
         self.read_on(core, id);
-        if stopping {
-            // It was stopped before it ran.
-            self.begin_stop(core, id);
+        match stage {
+            Stage::Starting => {}
+            // It was stopped, or killed, before it ran.
+            Stage::Killed => core.act(Action::Kill(id, Signal::Kill)),
+            _ => self.begin_stop(core, id),
         }
     }
 
@@ -158,7 +164,7 @@ impl Children {
         if let Some(child) = self.table.get_mut(&id)
             && child.stdout_open
             && !child.reading
-            && child.stage != Stage::Starting
+            && child.spawned
         {
             child.reading = true;
             core.act(Action::Read(Pipe::ChildStdout(id)));
@@ -237,13 +243,12 @@ impl Children {
 
     fn begin_stop(&mut self, core: &mut Core, id: ChildId) {
         let Some(child) = self.table.get_mut(&id) else { return };
-        let was = std::mem::replace(&mut child.stage, Stage::StdinClosed);
-        if was == Stage::Starting || child.exit.is_some() {
-            // Its pipes do not exist yet, or not any more; `spawned` comes back here.
+        if child.exit.is_some() || matches!(child.stage, Stage::Terminated | Stage::Killed) {
             return;
         }
-        if matches!(was, Stage::Terminated | Stage::Killed) {
-            child.stage = was;
+        child.stage = Stage::StdinClosed;
+        if !child.spawned {
+            // Its pipes do not exist yet; `spawned` comes back here.
             return;
         }
         if !core.timers.is_set(Deadline::Stop(id)) {
@@ -260,7 +265,7 @@ impl Children {
     /// The next step of the ladder.
     pub(crate) fn stop_harder(&mut self, core: &mut Core, id: ChildId) {
         let Some(child) = self.table.get_mut(&id) else { return };
-        if child.exit.is_some() || child.stage == Stage::Starting {
+        if child.exit.is_some() || !child.spawned {
             return;
         }
         let wait = core.config.timeouts.stop_term;
@@ -284,9 +289,11 @@ impl Children {
     /// Ends every child at once.
     pub(crate) fn kill_all(&mut self, core: &mut Core) {
         for (id, child) in &mut self.table {
-            if child.exit.is_none() && child.stage != Stage::Starting {
+            if child.exit.is_none() {
                 child.stage = Stage::Killed;
-                core.act(Action::Kill(*id, Signal::Kill));
+                if child.spawned {
+                    core.act(Action::Kill(*id, Signal::Kill));
+                }
             }
         }
     }

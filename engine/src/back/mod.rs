@@ -31,6 +31,9 @@ use child::{Children, End};
 pub(crate) use remote::RemoteId;
 use remote::{Post, Remotes, Said};
 
+/// How often a link that waits for room looks again.
+const ROOM: Duration = Duration::from_millis(100);
+
 /// Names one link. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkId(pub(crate) u64);
@@ -215,13 +218,12 @@ impl Back {
             link.unused = false;
             return Ok(*id);
         }
-        if self.children.len() >= core.config.limits.max_children {
-            // A process that nobody uses makes room for one that somebody wants.
-            let unused = self.links.iter().find(|(_, l)| l.unused).map(|(id, _)| *id).ok_or(Full::Children)?;
-            self.release(core, unused);
-            if self.children.len() > core.config.limits.max_children {
-                return Err(Full::Children);
-            }
+        let local = matches!(core.config.servers[server].origin, Origin::Local(_));
+        if local && self.children.len() >= core.config.limits.max_children {
+            // A process that nobody uses makes room for one that somebody wants; `start` waits for its end.
+            let unused =
+                self.links.iter().find(|(_, l)| l.unused && matches!(l.peer, Some(Peer::Child(_)))).map(|(id, _)| *id);
+            self.release(core, unused.ok_or(Full::Children)?);
         }
         Ok(self.open(core, server, wanted, env.to_vec()))
     }
@@ -253,6 +255,11 @@ impl Back {
             return;
         }
         let server = &core.config.servers[link.server];
+        let local = matches!(server.origin, Origin::Local(_));
+        if local && self.children.len() >= core.config.limits.max_children {
+            core.after(ROOM, Deadline::Restart(id));
+            return;
+        }
         let (peer, writable) = match &server.origin {
             Origin::Local(command) => {
                 let (name, mut command) = (server.name.clone(), command.clone());
@@ -445,7 +452,8 @@ impl Back {
     }
 
     /// Forgets whatever would not end.
-    pub(crate) fn abandon_all(&mut self) {
+    pub(crate) fn abandon_all(&mut self, core: &mut Core) {
+        self.children.kill_all(core);
         self.children = Children::default();
         self.remotes.abandon_all();
         self.by_peer.clear();
@@ -486,6 +494,16 @@ impl Back {
         self.children.wrote(core, child);
     }
 
+    /// Whether a child has more to read than it may. It is not listened to then: every line of it might ask for another.
+    pub(crate) fn is_clogged(&self, core: &Core, child: ChildId) -> bool {
+        self.children.backlog(child) > core.config.limits.max_queue
+    }
+
+    /// The link of a child.
+    pub(crate) fn link_of(&self, child: ChildId) -> Option<LinkId> {
+        self.by_peer.get(&Peer::Child(child)).copied()
+    }
+
     /// Whether one more complaint about what this link's process writes may go to the log.
     pub(crate) fn may_complain(&mut self, core: &Core, id: LinkId) -> bool {
         match self.links.get(&id).and_then(|l| l.peer) {
@@ -515,6 +533,7 @@ impl Back {
     /// Reading for this link may go on after it was held up.
     pub(crate) fn resume(&mut self, core: &mut Core, link: LinkId) {
         match self.links.get(&link).and_then(|l| l.peer) {
+            Some(Peer::Child(child)) if self.is_clogged(core, child) => {}
             Some(Peer::Child(child)) => self.children.read_on(core, child),
             Some(Peer::Remote(remote)) => self.remotes.resume(core, remote),
             None => {}
@@ -554,6 +573,18 @@ impl Back {
             self.write(core, peer, line);
         }
         Some(LinkEvent::Up { link: id, again })
+    }
+
+    /// The server answered `initialize` with something that is no answer.
+    pub(crate) fn handshake_invalid(&mut self, core: &mut Core, id: LinkId, answered: &str) -> Option<LinkEvent> {
+        let link = self.links.get(&id)?;
+        if !matches!(link.state, State::Shaking(number) if rpc::Id(answered).number() == Some(number)) {
+            return None;
+        }
+        let server = link.server;
+        warn!("[{}] answered initialize with something invalid; stopped", core.config.servers[server].name);
+        self.crashed(core, server);
+        self.fail(core, id, "it answered initialize with something that is no valid message".into(), None)
     }
 
     /// The server took too long for the handshake.

@@ -243,14 +243,18 @@ impl Front {
         let (mut number, mut after) = (STANDALONE, None);
         if let Some(last) = request.headers.get("last-event-id") {
             match parse_event_id(last) {
-                Some((stream, event)) if stream <= session.last_stream => (number, after) = (stream, Some(event)),
+                // A stream that has not begun has given out no id.
+                Some((stream, event))
+                    if stream <= session.last_stream && session.streams.get(&stream).is_none_or(|s| s.begun) =>
+                {
+                    (number, after) = (stream, Some(event));
+                }
                 _ => return refuse(400, code::INVALID_REQUEST, "this Last-Event-ID is not one of this session"),
             }
         }
         let finished = number != STANDALONE && !session.streams.contains_key(&number);
         let stream = session.streams.entry(number).or_default();
         let missed = session.replay.after(number, after.unwrap_or(stream.sent));
-        stream.sent = stream.last_event;
         if number != STANDALONE {
             // A client that takes up a stream again has given up its old connection.
             for old in std::mem::take(&mut stream.attached) {
@@ -272,6 +276,9 @@ impl Front {
             exchange.stream = number;
         }
         self.begin_stream(core, id, after.is_none());
+        if let Some(stream) = self.sessions.get_mut(&name).and_then(|s| s.streams.get_mut(&number)) {
+            stream.sent = stream.last_event;
+        }
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             if !missed.is_empty() {
                 exchange.outbox.push(core, missed);
@@ -417,7 +424,7 @@ impl Front {
                 }
             }
             // The client left before anything was said, and knows no event id to come back with.
-            (None, _) if exchange.is_none() && stream.last_event == 0 => {}
+            (None, _) if exchange.is_none() && !stream.begun => {}
             (None, _) => {
                 self.event(core, id, &message);
                 if last && let Some(exchange) = exchange.and_then(|e| self.exchanges.get_mut(&e)) {
@@ -453,10 +460,16 @@ impl Front {
     /// listens there, else that of its newest request. If there is none of them the message waits for a listener.
     pub(crate) fn choose(&self, target: Target) -> StreamId {
         let session = self.sessions.get(&target.session);
-        let standalone = session.and_then(|s| s.streams.get(&STANDALONE));
-        let listening = standalone.is_some_and(|s| !s.attached.is_empty()).then_some(STANDALONE);
-        let number = target.sole.or(listening).or(target.newest).unwrap_or(STANDALONE);
-        // A client with one channel hears everything there.
+        let stream = |number: &u32| session.and_then(|s| s.streams.get(number));
+        let heard = |number: &u32| stream(number).is_some_and(|s| !s.attached.is_empty());
+        let number = target
+            .sole
+            .filter(heard)
+            .or(Some(STANDALONE).filter(heard))
+            .or(target.newest.filter(heard))
+            // Nobody listens now. The client may come back to a stream whose event ids it knows.
+            .or(target.sole.filter(|number| stream(number).is_some_and(|s| s.begun)))
+            .unwrap_or(STANDALONE);
         StreamId { session: target.session, number }
     }
 
@@ -515,16 +528,13 @@ impl Front {
         }
         core.act(Action::Respond(id, HttpResponse { status: 200, headers, body: Body::Stream }));
         core.after(core.config.timeouts.keep_alive, Deadline::KeepAlive(id));
-        if let Some(session) = session
-            && prime
-            && name.is_some()
-            && session.revision.as_deref().is_some_and(|r| r >= http::PRIMING_REVISION)
-            && let Some(stream) = session.streams.get_mut(&number)
-        {
-            stream.last_event += 1;
-            stream.sent = stream.last_event;
+        let Some(session) = session else { return };
+        let primes = session.revision.as_deref().is_some_and(|r| r >= http::PRIMING_REVISION);
+        let Some(stream) = session.streams.get_mut(&number) else { return };
+        stream.begun = true;
+        if prime && primes && name.is_some() {
             let mut frame = RETRY.to_vec();
-            sse::encode(&mut frame, Some(&event_id(number, stream.last_event)), b"");
+            sse::encode(&mut frame, Some(&event_id(number, stream.sent)), b"");
             exchange.outbox.push(core, frame);
         }
     }
@@ -714,7 +724,8 @@ impl Front {
     pub(crate) fn abandon_all(&mut self, core: &mut Core) {
         for (id, exchange) in std::mem::take(&mut self.exchanges) {
             core.timers.clear(Deadline::KeepAlive(id));
-            if !exchange.outbox.is_closing() {
+            // A whole response that is being written has no end to close.
+            if exchange.phase != Phase::Answered && !exchange.outbox.is_closing() {
                 core.act(Action::Close(Pipe::Response(id)));
             }
         }

@@ -49,7 +49,9 @@ pub(crate) struct Stream {
     pub(crate) attached: Vec<ExchangeId>,
     /// Requests of its POST without an answer.
     pub(crate) waiting: usize,
-    /// The number of its last event.
+    /// It is an event stream, and not only the wait for an answer: the client may know an event id of it.
+    pub(crate) begun: bool,
+    /// The number of its last event. The priming event is not counted: it repeats what went before it.
     pub(crate) last_event: u64,
     /// The number of the last event that was handed to an exchange.
     pub(crate) sent: u64,

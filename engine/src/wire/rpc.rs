@@ -230,7 +230,8 @@ pub fn members<'a, const N: usize>(
     impl<'a> DeserializeSeed<'a> for Which<'_> {
         type Value = Option<usize>;
         fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-            deserializer.deserialize_str(self)
+            // As bytes, because a name may hold an escape that is no character: half of a surrogate pair.
+            deserializer.deserialize_bytes(self)
         }
     }
     impl Visitor<'_> for Which<'_> {
@@ -238,8 +239,8 @@ pub fn members<'a, const N: usize>(
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a member name")
         }
-        fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-            Ok(self.0.iter().position(|name| *name == key))
+        fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
+            Ok(self.0.iter().position(|name| name.as_bytes() == key))
         }
     }
     let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -430,7 +431,7 @@ mod tests {
             (" {\"jsonrpc\":\"2.0\",\n\"id\":\"a\\u0041\",\"method\":\"p\\u0069ng\"}\r\n", "request \"a\\u0041\" ping"),
             (r#"{"jsonrpc":"2.0","id":-9007199254740993,"method":"x","params":null}"#, "request -9007199254740993 x"),
             (r#"{"jsonrpc":"2.0","method":"n","params":{"a":1e400,"b":"\ud800"}}"#, "notification n"),
-            (r#"{"jsonrpc":"2.0","id":1,"result":null}"#, "response 1 ok"),
+            (r#"{"\ud800":1,"jsonrpc":"2.0","id":1,"result":null}"#, "response 1 ok"),
             (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#, "response 1 error"),
             (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#, "response null error"),
             (r#"{"jsonrpc":"2.0","error":{"code":1}}"#, "response null error"),

@@ -1,0 +1,12 @@
+//! The simulator: an engine in a world of its own, where time is a number and every outcome is a choice.
+//!
+//! [`World`] performs what the engine asks, checks it against the rules of a driver, and leaves it to a story (see
+//! `tests/stories.rs`) or to chance to decide what happens next.
+
+mod record;
+mod story;
+mod world;
+
+pub use record::{Owned, Recording, Replay, http, show};
+pub use story::{Client, Line, START, call, call_with_token, config, hello, millis, result, secs, text};
+pub use world::{Child, Exchange, Out, SseEvent, World};

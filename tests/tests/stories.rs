@@ -1,0 +1,17 @@
+//! Stories: one behaviour each, in virtual time. Each ends with `finish`: nobody was told anything that the story did not
+//! expect, and after a shutdown nothing is left.
+
+#[path = "stories/calls.rs"]
+mod calls;
+#[path = "stories/http.rs"]
+mod http;
+#[path = "stories/limits.rs"]
+mod limits;
+#[path = "stories/processes.rs"]
+mod processes;
+#[path = "stories/sharing.rs"]
+mod sharing;
+#[path = "stories/speaking.rs"]
+mod speaking;
+#[path = "stories/streams.rs"]
+mod streams;
