@@ -237,7 +237,9 @@ impl Entry<'_> {
             }
             Some(_) => return Err("its headers must be an object of strings".into()),
         }
-        Ok(Origin::Remote(Remote { url: Secret::new(url), transport, headers, credentials: Credentials::None }))
+        let (url, in_url) = remote::without_user(&url);
+        let credentials = if headers.get("authorization").is_some() { Credentials::None } else { in_url };
+        Ok(Origin::Remote(Remote { url: Secret::new(url), transport, headers, credentials }))
     }
 
     /// Warns of keys that are for the other kind of server, unless they say nothing.
@@ -494,7 +496,7 @@ mod tests {
                 "its envFile \"/work/project/.env-that-is-not-there\": no such file or directory",
             ),
             (r#"{"command": "x", "url": "http://h"}"#, "it has both \"command\" and \"url\"; say which by \"type\""),
-            (r#"{"url": "h"}"#, "its URL \"h\": it is not a URL: unexpected character or end of input at index 1"),
+            (r#"{"url": "h"}"#, "its URL \"h\": it is not a URL: unexpected character at index 1"),
             (r#"{"url": "ftp://h"}"#, "its URL \"ftp://h\": it must begin with http:// or https://"),
             (r#"{"type": "ws", "url": "ws://h"}"#, "its type \"ws\" is not supported"),
             (r#"{"url": "http://h", "headers": []}"#, "its headers must be an object of strings"),

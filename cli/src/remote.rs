@@ -44,8 +44,10 @@ pub(crate) fn remote(
         }
     }
     let proof = fields.iter().any(|(name, _)| name == "authorization");
+    let (url, in_url) = without_user(url);
     let credentials = match typed_credentials(flags, warnings)? {
         Credentials::None if proof => Credentials::None,
+        Credentials::None if in_url != Credentials::None => in_url,
         Credentials::None => bearer(flags, environment)?,
         typed => {
             if proof {
@@ -59,7 +61,7 @@ pub(crate) fn remote(
     let mut headers = Headers::new();
     fields.into_iter().for_each(|(name, value)| headers.push(name, value));
     let transport = flags.transport.unwrap_or_default();
-    Ok(Remote { url: Secret::new(url.into()), transport, headers, credentials })
+    Ok(Remote { url: Secret::new(url), transport, headers, credentials })
 }
 
 /// Those of flags that are for nothing else: client credentials before Basic and Digest.
@@ -101,7 +103,7 @@ fn bearer(flags: &Flags, environment: &Environment) -> Result<Credentials, Failu
 }
 
 /// Whether this can be a token: something, and nothing that ends a header field or divides it.
-pub(crate) fn is_visible(token: &str) -> bool {
+fn is_visible(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
@@ -138,6 +140,22 @@ pub(crate) fn check_url(url: &str) -> Result<(), String> {
         Ok(Some(0)) | Err(_) => Err("its port is not a port".into()),
         Ok(_) => Ok(()),
     }
+}
+
+/// Takes the user and the password out of a URL, where they mean Basic authentication. The URL must be checked.
+pub(crate) fn without_user(url: &str) -> (String, Credentials) {
+    let uri = Uri::parse(url).ok();
+    let authority = uri.as_ref().and_then(|uri| uri.authority());
+    let Some((authority, user)) = authority.and_then(|authority| Some((authority, authority.userinfo()?))) else {
+        return (url.to_owned(), Credentials::None);
+    };
+    let text = |part: &fluent_uri::pct_enc::EStr<_>| part.decode().to_string_lossy().into_owned();
+    let (username, password) = match user.split_once(':') {
+        Some((username, password)) => (text(username), text(password)),
+        None => (text(user), String::new()),
+    };
+    let bare = url.replacen(&format!("{user}@{}", authority.host()), authority.host(), 1);
+    (bare, Credentials::Basic { username, password: Secret::new(password) })
 }
 
 /// A URL for people: without its query, its fragment and a password, where secrets may be.
@@ -221,6 +239,23 @@ mod tests {
             ("nothing", "nothing"),
         ] {
             assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
+    fn a_user_in_a_url_is_taken_out() {
+        for (url, bare, expected) in [
+            ("http://h/a@b", "http://h/a@b", None),
+            ("http://u:p%40:q@h:1/u:p?u:p@h", "http://h:1/u:p?u:p@h", Some(("u", "p@:q"))),
+            ("https://u@[::1]/", "https://[::1]/", Some(("u", ""))),
+            ("http://@h", "http://h", Some(("", ""))),
+        ] {
+            let basic = |(username, password): (&str, &str)| Credentials::Basic {
+                username: username.into(),
+                password: Secret::new(password.into()),
+            };
+            let (rest, credentials) = without_user(url);
+            assert_eq!((&*rest, credentials), (bare, expected.map_or(Credentials::None, basic)));
         }
     }
 

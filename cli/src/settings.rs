@@ -13,7 +13,7 @@ use crate::args::CommandLine;
 use crate::config_file::{self, Scope};
 use crate::flags::{Flags, is_token};
 use crate::local::{Environment, check_directory, find_program, set, split_words};
-use crate::remote::{self, is_visible};
+use crate::remote;
 
 /// What to do.
 #[derive(Debug)]
@@ -285,18 +285,18 @@ fn url_env(flags: &Flags, environment: &Environment, sessions: SessionMode) -> U
 /// Every token that lets somebody in.
 fn auth_tokens(flags: &Flags, environment: &Environment) -> Result<Vec<Secret<String>>, Failure> {
     let mut tokens = Vec::new();
-    let mut add = |place: &str, token: &str| match is_visible(token) {
-        true => {
+    let mut add = |place: &str, token: &str| match token.is_empty() || token.contains(char::is_control) {
+        false => {
             tokens.push(Secret::new(token.to_owned()));
             Ok(())
         }
-        false => Err(Failure::start(format!("{place}: a token must not be empty, nor have blanks or special letters"))),
+        true => Err(Failure::start(format!("{place}: a token must not be empty, nor have control characters"))),
     };
     if let Some(key) = environment.get("AUTH_KEY") {
-        add("AUTH_KEY", key.trim())?;
+        add("AUTH_KEY", key)?;
     }
     for token in &flags.auth_token {
-        add("--auth-token", token.reveal().trim())?;
+        add("--auth-token", token.reveal())?;
     }
     if let Some(path) = &flags.auth_token_file {
         let text = std::fs::read_to_string(path)

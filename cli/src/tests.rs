@@ -33,10 +33,10 @@ impl Folder {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Plans a line as a shell would read it, variables first. `@` in a word is this folder.
+    /// Plans a line as a shell would read it, variables first. `@/` is this folder.
     fn plan(&self, line: &str) -> (Result<Plan, String>, Vec<String>) {
         let here = self.0.to_str().unwrap();
-        let words = split_words(&line.replace('@', here)).unwrap();
+        let words = split_words(&line.replace("@/", &format!("{here}/"))).unwrap();
         let at = words.iter().position(|word| word == "mcp-proxy" || word == "mcpproxy").unwrap();
         let mut variables = vec![("PATH".into(), here.into()), ("HOME".into(), "/home/me".into())];
         variables.extend(words[..at].iter().map(|word| {
@@ -331,6 +331,7 @@ fn credentials_and_modes() {
         ("mcp-proxy --username u http://h", both),
         ("mcp-proxy --password p http://h", both),
         ("mcp-proxy --digest http://h", both),
+        ("API_ACCESS_TOKEN=t mcp-proxy http://u:p@h/sse?k=1", "stdio | default: Detect http://h/sse?k=1 basic=u:p"),
         ("API_ACCESS_TOKEN='a b' mcp-proxy http://h", "error 1 API_ACCESS_TOKEN must be a token, without blanks"),
         ("mcp-proxy -H 'X Y' z http://h", "error 2 --headers \"X Y\": this is not the name of a header field"),
         ("mcp-proxy -H Host z http://h", "stdio | default: Detect http://h [1 warned]"),
@@ -347,7 +348,7 @@ fn credentials_and_modes() {
         ("mcp-proxy --auth-token-file @/empty uvx", "error 1 there is no token in \"@/empty\" (--auth-token-file)"),
         (
             "mcp-proxy --auth-token '' uvx",
-            "error 1 --auth-token: a token must not be empty, nor have blanks or special letters",
+            "error 1 --auth-token: a token must not be empty, nor have control characters",
         ),
         ("mcp-proxy --expose-header X uvx", "127.0.0.1:0 | default: @/uvx expose=x [1 warned]"),
         ("mcp-proxy --tls-cert @/uvx uvx", "error 2 --tls-cert and --tls-key are needed together"),
@@ -423,7 +424,7 @@ fn no_secret_is_shown() {
         "mcp-proxy --client-id i --client-secret hunter2 --token-url http://t http://h",
         "S=hunter2 HTTPS_PROXY=http://u:hunter2@p mcp-proxy --named-server-config @/secret.json --port 1 http://h",
         // Refused.
-        "AUTH_KEY='hunter2 ' mcp-proxy --auth-token 'hunter2 x' uvx",
+        "AUTH_KEY='hunter2\u{1}' mcp-proxy --auth-token 'hunter2 x' uvx",
         "API_ACCESS_TOKEN='hunter2 x' mcp-proxy http://h",
         "mcp-proxy -H A 'hunter2\u{1}' http://h",
         "mcp-proxy 'http://u:hunter2@h:0/?k=hunter2'",
