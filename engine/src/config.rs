@@ -135,6 +135,7 @@ impl Config {
             ("max_calls", l.max_calls),
             ("max_batch", l.max_batch),
             ("max_queue", l.max_queue),
+            ("max_unread", l.max_unread),
         ] {
             if value == 0 {
                 return fail(format!("the limit {what} must be at least 1"));
@@ -318,6 +319,9 @@ pub struct Limits {
     /// Bytes queued toward one slow reader (a client's stream, a server's stdin). 8 MiB; one message more is let in, then
     /// reading stops (dedicated server), the stream is closed (shared server) or the call is refused (stdin).
     pub max_queue: usize,
+    /// Bytes that wait for slow clients of shared servers, all together. 64 MiB; beyond it, an answer to a client that has
+    /// more than `max_queue` unread is replaced by an error.
+    pub max_unread: usize,
     /// Events a session keeps for resumption by `Last-Event-ID`. 1,024.
     pub replay_events: usize,
     /// Bytes a session keeps for resumption. 4 MiB; a longer event is delivered but not kept.
@@ -335,6 +339,7 @@ impl Default for Limits {
             max_calls: 4_096,
             max_batch: 100,
             max_queue: 8 << 20,
+            max_unread: 64 << 20,
             replay_events: 1_024,
             replay_bytes: 4 << 20,
         }

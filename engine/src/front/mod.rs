@@ -404,7 +404,11 @@ impl Front {
     }
 
     /// Answers one request of a stream. `status` counts if the answer turns out to be the whole response.
-    pub(crate) fn reply(&mut self, core: &mut Core, id: StreamId, status: u16, message: Vec<u8>) {
+    pub(crate) fn reply(&mut self, core: &mut Core, id: StreamId, status: u16, mut message: Vec<u8>) {
+        if self.is_flooded(core, id.session) {
+            warn!("session#{}: its client reads too slowly; an answer is replaced by an error", id.session.0);
+            message = excuse(&message);
+        }
         let Some(session) = self.sessions.get_mut(&id.session) else { return };
         if matches!(session.channel, Channel::Sse(_) | Channel::Stdio) {
             return self.say(core, id.session, &message);
@@ -568,7 +572,8 @@ impl Front {
             return;
         }
         exchange.outbox.push(core, frame);
-        if !session.dedicated && exchange.outbox.backlog() > max {
+        let slow = exchange.outbox.backlog() > max;
+        if slow && !session.dedicated {
             warn!("session#{}: its client reads too slowly; its stream is closed", id.session.0);
             exchange.outbox.close(core);
             stream.attached.pop();
@@ -703,6 +708,14 @@ impl Front {
         exchanges.map(|e| e.unsent + e.outbox.backlog()).sum::<usize>() > core.config.limits.max_queue
     }
 
+    /// Whether a client of a shared server, which cannot be made to wait, has left too much unread for all to bear.
+    fn is_flooded(&self, core: &Core, id: SessionId) -> bool {
+        !self.is_dedicated(id)
+            && self.is_congested(core, id)
+            && self.exchanges.values().map(|e| e.unsent + e.outbox.backlog()).sum::<usize>()
+                > core.config.limits.max_unread
+    }
+
     /// Time for a sign of life.
     pub(crate) fn keep_alive(&mut self, core: &mut Core, id: ExchangeId) {
         self.commit(core, id);
@@ -770,6 +783,15 @@ const NO_BATCHES: &str = "batches exist in revision 2025-03-26 only; send one me
 fn is_stateless(core: &Core, server: usize) -> bool {
     let server = &core.config.servers[server];
     server.stateless || server.sessions == crate::config::SessionMode::PerRequest
+}
+
+/// What a client hears that does not read its answers.
+fn excuse(answer: &[u8]) -> Vec<u8> {
+    let id = rpc::parse(answer).ok().and_then(|message| match message.kind {
+        Kind::Response { id, .. } => id.map(|id| id.0.to_owned()),
+        _ => None,
+    });
+    rpc::error(id.as_deref(), code::REFUSED, "the client leaves too many answers unread; read them, then ask again")
 }
 
 /// A JSON array of messages.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mcp_proxy_engine::wire::rpc;
-use mcp_proxy_engine::{Body, Config, ExchangeId, HttpResponse, Server, SessionMode};
+use mcp_proxy_engine::{Config, ExchangeId, HttpResponse, Server, SessionMode};
 
 use super::choices::Choices;
 use super::model::{Call, Errand, Hello, ID, LEVEL, Purpose, Remark, Reply, TOKEN, Template, mark};
@@ -90,7 +90,7 @@ impl Run<'_> {
             SessionMode::Shared if !askable => {
                 format!("{} {} {}", server.name, person.revision, person.capabilities)
             }
-            _ => format!("{} alone {session}", server.name),
+            _ => format!("{} alone {session} {}", server.name, person.revision),
         }
     }
 
@@ -482,7 +482,8 @@ impl Run<'_> {
         let welcome = &self.welcomes[n];
         assert_eq!(text, welcome.template.with(id, ""), "{x:?}: the answer to initialize was changed");
         let errand = &self.errands[&x];
-        assert_eq!(welcome.key, errand.key, "{x:?}: a welcome of another server");
+        let key = self.processes.get_mut(&welcome.child).expect("it spoke").key.get_or_insert(errand.key.clone());
+        assert_eq!(*key, errand.key, "{x:?}: a welcome of another server");
         if !ok {
             return;
         }
@@ -533,8 +534,8 @@ impl Run<'_> {
         let errand = &self.errands[&x];
         let question = &mut self.questions[n];
         assert_eq!(text, question.template.with(number, number), "{x:?}: a question was changed");
-        let key = self.processes[&question.child].key.as_deref();
-        assert_eq!(key, Some(&*errand.key), "{x:?}: a question of another server: {text}");
+        let key = self.processes.get_mut(&question.child).expect("it spoke").key.get_or_insert(errand.key.clone());
+        assert_eq!(*key, errand.key, "{x:?}: a question of another server: {text}");
         if let Some(call) = question.call {
             assert_eq!(self.calls[call].session, errand.session, "{x:?}: a question for another client: {text}");
         }
@@ -547,8 +548,8 @@ impl Run<'_> {
         let errand = &self.errands[&x];
         let Some((letter, n)) = mark(text) else { panic!("{x:?}: who said this? {text}") };
         let note = &self.notes[n];
-        let key = self.processes[&note.child].key.as_deref();
-        assert_eq!(key, Some(&*errand.key), "{x:?}: word of another server: {text}");
+        let key = self.processes.get_mut(&note.child).expect("it spoke").key.get_or_insert(errand.key.clone());
+        assert_eq!(*key, errand.key, "{x:?}: word of another server: {text}");
         if letter != 'p' {
             assert_eq!(text, note.template.0, "{x:?}: a notification was changed");
             if let Some(call) = note.call {
@@ -568,12 +569,6 @@ impl Run<'_> {
         let unbroken = matches!(self.errands[&x].purpose, Purpose::Calls(_)) && self.clean;
         assert!(!unbroken || note.place == call.heard + 1, "{x:?}: progress is missing before {text}");
         call.heard = note.place;
-    }
-
-    /// Whether a response is one that its client reads to the end at once.
-    #[must_use]
-    pub(super) fn is_whole(response: &HttpResponse) -> bool {
-        response.body != Body::Stream
     }
 }
 

@@ -3,10 +3,17 @@
 //! [`World`] performs what the engine asks, checks it against the rules of a driver, and leaves it to a story (see
 //! `tests/stories.rs`) or to chance to decide what happens next.
 
+mod choices;
+mod clients;
+mod model;
+mod random;
 mod record;
+mod servers;
 mod story;
 mod world;
 
+pub use choices::Choices;
+pub use random::{Failure, Summary, choose_config, record_seed, run_bytes, run_seed, try_run};
 pub use record::{Owned, Recording, Replay, http, show};
 pub use story::{Client, Line, START, call, call_with_token, config, hello, millis, result, secs, text};
 pub use world::{Child, Exchange, Out, SseEvent, World};

@@ -3,11 +3,11 @@
 //! Half of the runs are clean: nothing fails, so the proxy has no reason to answer in a server's place. In the others
 //! processes crash, hang and babble, limits are tiny, clocks jump, clients vanish. In both every step is checked.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) struct Run<'c> {
     pub(super) choices: Choices<'c>,
     /// Nothing fails in this run.
     pub(super) clean: bool,
+    /// Nothing fails any more.
+    pub(super) calm: bool,
     pub(super) people: Vec<Person>,
     pub(super) errands: BTreeMap<ExchangeId, Errand>,
     pub(super) processes: BTreeMap<ChildId, Process>,
@@ -103,7 +105,7 @@ pub fn choose_config(choices: &mut Choices<'_>) -> (Config, bool) {
     set(&mut times.cancel, &[0, 1]);
     set(&mut times.session_idle, &[0, 100, 3000]);
     set(&mut times.child_idle, &[0, 100, 3000]);
-    set(&mut times.keep_alive, &[1, 100, 1000]);
+    set(&mut times.keep_alive, &[20, 100, 1000]);
     set(&mut times.drain, &[0, 100]);
     set(&mut times.stop_stdin, &[0, 10]);
     set(&mut times.stop_term, &[0, 10]);
@@ -113,22 +115,66 @@ pub fn choose_config(choices: &mut Choices<'_>) -> (Config, bool) {
     (config, clean)
 }
 
-/// Runs the run of a seed.
+/// A run in which a check failed.
+pub struct Failure {
+    /// What failed.
+    pub what: String,
+    /// The configuration of the run.
+    pub config: Config,
+    /// What happened until then.
+    pub recording: Recording,
+}
+
+impl fmt::Display for Failure {
+    /// The whole run, as the body of a test.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "    // {}", self.what.replace('\n', "\n    // "))?;
+        writeln!(f, "    // {:?}", self.config)?;
+        writeln!(f, "    let mut r = Replay::new(config); // this one; sim::choose_config makes it of the same choices")?;
+        writeln!(f, "{}", self.recording)?;
+        write!(f, "    // {}", self.what.replace('\n', "\n    // "))
+    }
+}
+
+/// Makes the run of these choices.
+///
+/// # Errors
+///
+/// If a check fails. The panic behind it was printed by then, unless a hook prevents that.
+pub fn try_run(choices: &Choices<'_>) -> Result<Summary, Box<Failure>> {
+    let go = |recording| catch_unwind(AssertUnwindSafe(|| Run::new(choices.clone(), recording).go()));
+    go(None).map_err(|_| {
+        // Once more, and this time somebody takes notes.
+        let recording = Rc::new(RefCell::new(Recording::default()));
+        let error = go(Some(Rc::clone(&recording))).err();
+        let what = match error.as_deref() {
+            None => "the run is not deterministic",
+            Some(error) => match (error.downcast_ref::<String>(), error.downcast_ref::<&str>()) {
+                (Some(text), _) => text,
+                (_, text) => text.copied().unwrap_or("?"),
+            },
+        };
+        let config = choose_config(&mut choices.clone()).0;
+        Box::new(Failure { what: what.to_owned(), config, recording: recording.take() })
+    })
+}
+
+/// Makes the run of a seed.
 ///
 /// # Panics
 ///
-/// If a check fails; the seed and the event list are printed before.
+/// If a check fails, with the seed and the list of events.
 pub fn run_seed(seed: u64) -> Summary {
-    run(&Choices::Seed(seed), &format!("seed {seed}"))
+    try_run(&Choices::Seed(seed)).unwrap_or_else(|failure| panic!("seed {seed}:\n{failure}"))
 }
 
-/// Runs the run that these bytes choose.
+/// Makes the run that these bytes choose.
 ///
 /// # Panics
 ///
 /// As for [`run_seed`].
 pub fn run_bytes(bytes: &[u8]) -> Summary {
-    run(&Choices::Bytes(bytes), &format!("bytes b\"{}\"", bytes.escape_ascii()))
+    try_run(&Choices::Bytes(bytes)).unwrap_or_else(|failure| panic!("bytes {}:\n{failure}", bytes.escape_ascii()))
 }
 
 /// The run of a seed, recorded, with its configuration.
@@ -140,28 +186,8 @@ pub fn record_seed(seed: u64) -> (Config, Recording) {
     (config, recording.take())
 }
 
-fn run(choices: &Choices<'_>, name: &str) -> Summary {
-    let go = |recording| catch_unwind(AssertUnwindSafe(|| Run::new(choices.clone(), recording).go()));
-    go(None).unwrap_or_else(|_| {
-        // Once more, and this time somebody takes notes.
-        let recording = Rc::new(RefCell::new(Recording::default()));
-        let error = go(Some(Rc::clone(&recording))).err();
-        let config = choose_config(&mut choices.clone()).0;
-        eprintln!("==== {name} failed: {}", error.as_deref().map_or("not again", text_of));
-        eprintln!("==== {config:?}");
-        eprintln!("    let mut r = Replay::new(config); // as above: sim::choose_config of the same choices");
-        eprintln!("{}", recording.borrow());
-        eprintln!("==== {name} failed: {}", error.as_deref().map_or("not again", text_of));
-        resume_unwind(error.unwrap_or_else(|| Box::new("the run is not deterministic")));
-    })
-}
-
-fn text_of<'e>(error: &'e (dyn Any + Send + 'static)) -> &'e str {
-    error.downcast_ref::<String>().map(String::as_str).or(error.downcast_ref::<&str>().copied()).unwrap_or("?")
-}
-
 /// Something that may happen next in the world.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
     Spawn(ChildId),
     Wrote(Pipe),
@@ -183,6 +209,7 @@ impl<'c> Run<'c> {
             w: World::with_recording(config, recording),
             choices,
             clean,
+            calm: false,
             people,
             errands: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -379,7 +406,7 @@ impl<'c> Run<'c> {
 
     /// Everybody does what is wanted of him, until every open request is answered.
     fn calm_down(&mut self) {
-        self.clean = true;
+        self.calm = true;
         let limit = self.w.now + Duration::from_secs(3 * 3600);
         loop {
             self.oblige();
@@ -411,7 +438,7 @@ impl<'c> Run<'c> {
             let mut idle = true;
             for op in self.ops() {
                 // An earlier one may have made this one impossible.
-                if self.ops().iter().any(|other| format!("{other:?}") == format!("{op:?}")) {
+                if self.ops().contains(&op) {
                     self.perform(op, false);
                     self.take_in();
                     self.check();
@@ -429,7 +456,7 @@ impl<'c> Run<'c> {
     }
 
     fn shut_down(&mut self) {
-        self.clean = true;
+        self.calm = true;
         if self.stopping.is_none() {
             self.stopping = Some(self.w.now);
             self.w.shutdown();
