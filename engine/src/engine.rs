@@ -14,6 +14,10 @@ use crate::router::{Router, Step};
 use crate::wire::lines::Line;
 use crate::wire::rpc::{self, IdScanner, Kind, Message, code};
 
+/// How long calls may still be answered after the end of stdin: a script that pipes its requests in wants the answers. Who
+/// is in a hurry sends SIGTERM.
+const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The state machine. See the [crate's front page](crate) for how to drive it.
 pub struct Engine {
     core: Core,
@@ -279,7 +283,9 @@ impl Engine {
             let version = version.trim_matches('"').to_owned();
             self.join_anonymous(server, stream, &version)
         } else {
-            let sharing = if mode == SessionMode::Shared && !can_be_asked(capabilities) {
+            // The one client of our stdin has nobody to share with, and can be made to wait.
+            let alone = self.front.stdio_stream().is_some_and(|stdio| stdio.session == stream.session);
+            let sharing = if mode == SessionMode::Shared && !alone && !can_be_asked(capabilities) {
                 Sharing::Shared(format!("{version} {capabilities}"))
             } else {
                 Sharing::Dedicated
@@ -427,6 +433,7 @@ impl Engine {
         self.front.stdin_ended();
         if self.phase == Phase::Running {
             self.shutdown();
+            self.core.after(LAST_ANSWERS, Deadline::Shutdown);
         }
     }
 

@@ -137,9 +137,10 @@ pub(crate) struct Parting {
 }
 
 impl Router {
-    /// Calls that somebody waits for.
+    /// Calls that somebody waits for, handshakes included.
     pub(crate) fn calls(&self) -> usize {
-        self.calls.values().filter(|call| call.client.is_some()).count()
+        let greetings: usize = self.groups.values().map(|group| group.greeting.len()).sum();
+        self.calls.values().filter(|call| call.client.is_some()).count() + greetings
     }
 
     pub(crate) fn asks(&self) -> usize {

@@ -13,6 +13,7 @@
 mod auth;
 mod child;
 mod remote;
+mod reply;
 mod url;
 
 use std::collections::BTreeMap;
@@ -567,7 +568,7 @@ impl Back {
         let (initialized, peer) = (hello.initialized.clone(), link.peer);
         if let Some(Peer::Remote(remote)) = peer {
             let revision = rpc::member(Some(result), "protocolVersion").ok().flatten().and_then(rpc::string);
-            self.remotes.agreed(remote, revision.as_deref());
+            self.remotes.agreed(core, remote, revision.as_deref());
         }
         if let (Some(line), Some(peer)) = (initialized, peer) {
             self.write(core, peer, line);

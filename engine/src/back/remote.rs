@@ -16,11 +16,12 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use super::auth::Auth;
+use super::reply::{answers, hint, status_text};
 use super::url;
 use crate::config::{Origin, RemoteTransport};
 use crate::core::Core;
 use crate::core::timers::Deadline;
-use crate::io::{Action, FetchError, FetchErrorKind, FetchId, FetchRequest, Headers, HttpResponse, Pipe, Secret};
+use crate::io::{Action, FetchError, FetchId, FetchRequest, Headers, HttpResponse, Pipe, Secret};
 use crate::wire::rpc::{self, Kind};
 use crate::wire::sse;
 
@@ -215,11 +216,13 @@ impl Remotes {
         self.pump(core, id);
     }
 
-    /// The handshake agreed on this revision.
-    pub(crate) fn agreed(&mut self, id: RemoteId, revision: Option<&str>) {
+    /// The handshake agreed on this revision. What waited for it may be sent, even if its stream stays open.
+    pub(crate) fn agreed(&mut self, core: &mut Core, id: RemoteId, revision: Option<&str>) {
         if let Some(conversation) = self.table.get_mut(&id) {
             conversation.revision = revision.map(str::to_owned);
+            conversation.barrier = None;
         }
+        self.pump(core, id);
     }
 
     /// Sends what may be sent.
@@ -427,6 +430,7 @@ impl Remotes {
                     let number = *number;
                     let lost = status == 404 && conversation.session.is_some();
                     if lost {
+                        conversation.session = None;
                         let unsent = conversation.waiting.drain(..).collect();
                         let why = "the remote server does not know the session any more".into();
                         said.push((owner, Said::Down { why, unsent }));
@@ -636,23 +640,19 @@ impl Remotes {
     pub(crate) fn fetch_failed(&mut self, core: &mut Core, id: FetchId, error: &FetchError) -> Vec<(RemoteId, Said)> {
         let Some(fetch) = self.fetches.remove(&id) else { return Vec::new() };
         let Some(owner) = fetch.owner else { return Vec::new() };
-        let hint = match error.kind {
-            FetchErrorKind::Connect => {
-                ". Is it running? Check host, port and firewall; inside a container, localhost is the container itself"
-            }
-            FetchErrorKind::Name => ". Check the host name in the URL",
-            FetchErrorKind::Tls => ". --verify-ssl FILE trusts a certificate",
-            _ => "",
-        };
-        let text = format!("{}{hint}", error.text);
+        let text = format!("{}{}", error.text, hint(error.kind));
         let Some(conversation) = self.table.get_mut(&owner) else { return Vec::new() };
         if conversation.barrier == Some(id) {
             conversation.barrier = None;
         }
         let said = match fetch.purpose {
-            Purpose::Post(post) => {
-                post.number.map(|number| (owner, Said::Failed { number, text })).into_iter().collect()
-            }
+            Purpose::Post(post) => match post.number {
+                Some(number) => vec![(owner, Said::Failed { number, text })],
+                None => {
+                    warn!("a notification or an answer did not reach the remote server: {text}");
+                    Vec::new()
+                }
+            },
             Purpose::Stream(number) => self.stream_ended(core, owner, number, &text),
             Purpose::Sse => {
                 let unsent = conversation.waiting.drain(..).collect();
@@ -730,7 +730,8 @@ impl Remotes {
             _ => None,
         });
         if status == 404 && conversation.session.is_some() {
-            // It was not processed: the next conversation sends it again.
+            // It was not processed: the next conversation sends it again. And nobody is there to hear DELETE.
+            conversation.session = None;
             let mut unsent = vec![post];
             unsent.extend(conversation.waiting.drain(..));
             return vec![(owner, Said::Down { why: text, unsent })];
@@ -866,38 +867,4 @@ fn failed(owner: RemoteId, purpose: &Purpose, text: String) -> Option<(RemoteId,
         Purpose::Post(post) => post.number.map(|number| (owner, Said::Failed { number, text })),
         _ => None,
     }
-}
-
-/// Whether a message (or one of a batch) answers the request of this number.
-fn answers(data: &[u8], number: u64) -> bool {
-    let one = |parsed: Result<rpc::Message<'_>, _>| matches!(parsed.map(|m| m.kind), Ok(Kind::Response { id: Some(id), .. }) if id.number() == Some(number));
-    match rpc::parse_batch(data) {
-        Ok(parts) if rpc::is_batch(data) => parts.into_iter().any(|part| one(rpc::parse_str(part))),
-        _ => one(rpc::parse(data)),
-    }
-}
-
-/// What a status means for people, and what to do.
-fn status_text(status: u16, headers: &Headers) -> String {
-    let what = match status {
-        400 => "Bad Request",
-        401 => {
-            "Unauthorized: give credentials (API_ACCESS_TOKEN, -H Authorization 'Bearer ...', --username, --client-id)"
-        }
-        403 => "Forbidden: the credentials are not enough, or the server refuses this client",
-        404 => "Not Found: is the URL right? Streamable HTTP is often at /mcp, HTTP+SSE at /sse",
-        405 => "Method Not Allowed: is the URL right, and --transport?",
-        406 => "Not Acceptable",
-        413 => "Content Too Large: the message is larger than the remote server takes",
-        415 => "Unsupported Media Type",
-        429 => "Too Many Requests",
-        500 => "Internal Server Error",
-        502 => "Bad Gateway: the server behind the gateway does not answer",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        300..=399 => "a redirect that leads nowhere",
-        _ => "an unexpected status",
-    };
-    let wait = headers.get("retry-after").map(|wait| format!("; it says to try again after {wait}"));
-    format!("the remote server answered {status} {what}{}", wait.unwrap_or_default())
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 /// The most bytes one member may have before its data: a file name and a comment may be in there.
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 4 * 1024;
 
 /// Decodes one body. It holds the decoder's window of 32 KiB and nothing of the input.
 ///

@@ -502,13 +502,13 @@ fn names_other_version(head: &[u8]) -> bool {
 }
 
 /// A byte of a field name or a method (RFC 9110, section 5.6.2).
-const fn is_token(b: u8) -> bool {
+pub(super) const fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
 /// A byte of a field value.
-const fn is_text(b: u8) -> bool {
+pub(super) const fn is_text(b: u8) -> bool {
     (b >= b' ' && b != 0x7f) || b == b'\t'
 }
 
@@ -524,7 +524,7 @@ const fn hex(digit: u8) -> u8 {
 }
 
 /// The name in lower case; without a copy for those that come with nearly every request.
-fn field_name(name: &str) -> Cow<'static, str> {
+pub(super) fn field_name(name: &str) -> Cow<'static, str> {
     const COMMON: [&str; 24] = [
         "accept",
         "accept-encoding",
@@ -557,7 +557,7 @@ fn field_name(name: &str) -> Cow<'static, str> {
     }
 }
 
-fn latin1(value: &[u8]) -> String {
+pub(super) fn latin1(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) if value.is_ascii() => text.to_owned(),
         _ => value.iter().map(|&b| char::from(b)).collect(),
