@@ -145,12 +145,7 @@ impl Demo {
 
     /// A proxy that serves something at its root.
     fn serve(words: &[&str], variables: &[(&str, &str)]) -> Demo {
-        let mut child = program()
-            .args(words)
-            .envs(variables.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = program().args(words).envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
@@ -333,12 +328,7 @@ struct Bridge {
 
 impl Bridge {
     fn start(words: &[&str]) -> Bridge {
-        let mut child = program()
-            .args(words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = program().args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Bridge { child, lines }
     }

@@ -1,4 +1,4 @@
-//! The pipes of children. A write is tried at once, on the loop; only what the pipe does not take is left to the flusher.
+//! The pipes of children, and our own standard input and output. A write is tried at once, on the loop; only what the pipe does not take is left to the flusher.
 //! A read is done by the pipe's thread, once for each permission, into a buffer that travels with it.
 
 use std::collections::HashMap;
