@@ -5,6 +5,8 @@
 //! 2 for a wrong command line.
 
 #![forbid(unsafe_code)]
+// The doc comments of the flags are the help text, which is read on a terminal.
+#![allow(rustdoc::bare_urls)]
 
 mod args;
 mod config_file;

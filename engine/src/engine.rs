@@ -721,6 +721,7 @@ impl Engine {
                 let event = self.back.drained(&mut self.core, child);
                 self.link_events(event);
             }
+            Deadline::Listening(remote) => self.back.listening(&mut self.core, remote),
             Deadline::Stream(remote, number) => self.back.reopen(&mut self.core, remote, number),
             Deadline::Shutdown => self.stop(),
             Deadline::ShutdownEnd => {

@@ -587,3 +587,24 @@ pub fn shutdown_answers_everybody(rig: &dyn Rig) {
     assert_eq!(stream.text(), None);
     proxy.ended(Duration::from_secs(5));
 }
+
+/// A server that neither the end of its stdin nor SIGTERM ends is killed, in time and not only because the proxy gives up.
+pub fn a_stubborn_server(rig: &dyn Rig) {
+    for at_once in [false, true] {
+        let proxy = rig.start(&["--ignore-term"], &|config| {
+            // The ladder, or a second demand: the other one alone would take too long.
+            let wait = if at_once { Duration::from_secs(60) } else { Duration::from_millis(100) };
+            (config.timeouts.stop_stdin, config.timeouts.stop_term) = (wait, wait);
+        });
+        let client = Client::plain(&*proxy);
+        assert_eq!(client.result("echo", "{}"), json!({}));
+        let before = proxy.now();
+        proxy.stop();
+        if at_once {
+            proxy.stop();
+        }
+        proxy.ended(Duration::from_secs(5));
+        // The proxy gives up on it a second after the ladder.
+        assert!(proxy.now() - before < Duration::from_secs(1), "it took {:?}", proxy.now() - before);
+    }
+}

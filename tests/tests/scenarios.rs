@@ -58,6 +58,7 @@ scenarios! {
     refusals
     session_modes
     shutdown_answers_everybody
+    a_stubborn_server
 }
 
 /// What needs real processes and sockets.
@@ -165,28 +166,25 @@ fn the_whole_tree_ends(rig: &dyn Rig) {
     }
 }
 
-/// A server, and a child of it, that neither the end of stdin nor SIGTERM ends; and a demand to end at once.
+/// A server, and a child of it, that neither the end of stdin nor SIGTERM ends; while the proxy goes on, and when it stops.
 fn the_stubborn_are_killed(rig: &dyn Rig) {
-    for at_once in [false, true] {
-        let proxy = rig.start(&["--ignore-term"], &|config| {
-            if at_once {
-                // The ladder alone would take too long.
-                config.timeouts.stop_stdin = Duration::from_secs(60);
-            } else {
-                config.timeouts.stop_stdin = Duration::from_millis(100);
-                config.timeouts.stop_term = Duration::from_millis(100);
-            }
-        });
-        let client = Client::plain(&*proxy);
-        let tree = [pid(&client, "pid"), pid(&client, "spawn_grandchild")];
-        proxy.stop();
-        if at_once {
-            proxy.stop();
-        }
-        proxy.ended(Duration::from_secs(5));
-        for process in tree {
-            process.must_end_within(Duration::from_secs(1));
-        }
+    let proxy = rig.start(&["--ignore-term"], &|config| {
+        config.servers[0].sessions = SessionMode::PerSession;
+        config.timeouts.stop_stdin = Duration::from_millis(100);
+        config.timeouts.stop_term = Duration::from_millis(100);
+    });
+    let [client, other] = [Client::plain(&*proxy), Client::plain(&*proxy)];
+    let tree = [pid(&client, "pid"), pid(&client, "spawn_grandchild")];
+    let theirs = [pid(&other, "pid"), pid(&other, "spawn_grandchild")];
+    let mut deleted = client.send("DELETE", &[], Vec::new());
+    assert_eq!((deleted.head().status, deleted.body()), (200, Vec::new()));
+    for process in tree {
+        process.must_end_within(Duration::from_secs(5));
+    }
+    assert_eq!(other.result("echo", "{}"), json!({}));
+    finish(&*proxy);
+    for process in theirs {
+        process.must_end_within(Duration::from_secs(1));
     }
 }
 

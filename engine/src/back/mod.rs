@@ -206,27 +206,26 @@ impl Back {
         env: &[(String, Secret<String>)],
     ) -> Result<LinkId, Full> {
         let wanted = Some(sharing);
-        if let Some(Sharing::Shared(_)) = wanted
-            && let Some((id, link)) = self.links.iter_mut().find(|(_, l)| l.server == server && l.sharing == wanted)
-        {
-            link.unused = false;
-            core.timers.clear(Deadline::LinkIdle(*id));
-            return Ok(*id);
-        }
+        let shared = matches!(wanted, Some(Sharing::Shared(_)));
+        let mine = |link: &Link| link.server == server && shared && link.sharing == wanted;
         let blank = |link: &Link| link.server == server && link.sharing.is_none() && env.is_empty();
-        if let Some((id, link)) = self.links.iter_mut().find(|(_, link)| blank(link)) {
-            link.sharing = wanted;
-            link.unused = false;
-            return Ok(*id);
-        }
+        let found = self.links.iter().find(|(_, l)| mine(l)).or_else(|| self.links.iter().find(|(_, l)| blank(l)));
+        let found = found.map(|(id, link)| (*id, link.peer.is_some()));
+        let runs = found.is_some_and(|(_, runs)| runs);
         let local = matches!(core.config.servers[server].origin, Origin::Local(_));
-        if local && self.children.len() >= core.config.limits.max_children {
+        if local && !runs && self.children.len() >= core.config.limits.max_children {
             // A process that nobody uses makes room for one that somebody wants; `start` waits for its end.
             let unused =
                 self.links.iter().find(|(_, l)| l.unused && matches!(l.peer, Some(Peer::Child(_)))).map(|(id, _)| *id);
             self.release(core, unused.ok_or(Full::Children)?);
         }
-        Ok(self.open(core, server, wanted, env.to_vec()))
+        let Some((id, _)) = found else { return Ok(self.open(core, server, wanted, env.to_vec())) };
+        if let Some(link) = self.links.get_mut(&id) {
+            link.sharing = wanted;
+            link.unused = false;
+        }
+        core.timers.clear(Deadline::LinkIdle(id));
+        Ok(id)
     }
 
     fn open(
@@ -324,10 +323,9 @@ impl Back {
         }
         let place = rpc::place(request.raw, request_id.0);
         link.hello = Some(Hello { request: request.raw.to_owned(), id: place, initialized, answer: None });
-        if link.peer.is_some() {
-            core.after(core.config.timeouts.start, Deadline::Handshake(id));
-            self.shake(core, id);
-        }
+        // Also while there is no process yet: nobody waits for ever for one.
+        core.after(core.config.timeouts.start, Deadline::Handshake(id));
+        self.shake(core, id);
     }
 
     /// The server's answer to `initialize`.
@@ -372,9 +370,15 @@ impl Back {
         if waiting > core.config.limits.max_queue {
             return Err(Full::Queue);
         }
-        match (link.state, link.peer) {
-            (State::Ready(_), Some(peer)) => self.write(core, peer, line),
-            _ => link.queue.extend_from_slice(&line),
+        match (link.state, link.child) {
+            (State::Ready(_), Some(child)) => self.children.write(core, child, line),
+            _ => {
+                link.queue.extend_from_slice(&line);
+                if !core.timers.is_set(Deadline::Handshake(id)) {
+                    // No process is being greeted: nobody waits for ever for one.
+                    core.after(core.config.timeouts.start, Deadline::Handshake(id));
+                }
+            }
         }
         Ok(())
     }
@@ -680,6 +684,10 @@ impl Back {
 
     pub(crate) fn reopen(&mut self, core: &mut Core, remote: RemoteId, number: u64) {
         self.remotes.reopen(core, remote, number);
+    }
+
+    pub(crate) fn listening(&mut self, core: &mut Core, remote: RemoteId) {
+        self.remotes.listening(core, remote);
     }
 
     /// Nobody waits for the answer to this call any more.

@@ -64,6 +64,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Times a stream of a request is taken up without a new event before the request fails.
 const RETRIES: u32 = 5;
+/// How long the first requests wait for the answer to the GET.
+const LISTENING: Duration = Duration::from_secs(1);
 /// Redirects that are followed in a row.
 const MAX_HOPS: u8 = 5;
 /// Bytes of an error body that are read.
@@ -466,6 +468,12 @@ impl Remotes {
         }
         if started {
             self.get(core, owner, Purpose::Stream(STANDALONE), 0);
+            // Servers drop what belongs to no request while nobody listens. So nothing is asked of this one before it has
+            // answered the GET; but some send no head before the first event, so not for long.
+            if let Some(conversation) = self.table.get_mut(&owner) {
+                conversation.barrier = conversation.streams.get(&STANDALONE).and_then(|stream| stream.fetch);
+                core.after(LISTENING, Deadline::Listening(owner));
+            }
         }
         self.pump(core, owner);
         said
@@ -778,6 +786,17 @@ impl Remotes {
         Vec::new()
     }
 
+    /// The GET had its time to be answered.
+    pub(crate) fn listening(&mut self, core: &mut Core, id: RemoteId) {
+        if let Some(conversation) = self.table.get_mut(&id)
+            && conversation.barrier.is_some()
+            && conversation.barrier == conversation.streams.get(&STANDALONE).and_then(|stream| stream.fetch)
+        {
+            conversation.barrier = None;
+            self.pump(core, id);
+        }
+    }
+
     /// Time to take up a stream again.
     pub(crate) fn reopen(&mut self, core: &mut Core, owner: RemoteId, number: u64) {
         let Some(conversation) = self.table.get(&owner) else { return };
@@ -826,6 +845,7 @@ impl Remotes {
         for number in conversation.streams.keys().copied().chain([STANDALONE]).collect::<Vec<_>>() {
             core.timers.clear(Deadline::Stream(id, number));
         }
+        core.timers.clear(Deadline::Listening(id));
         let Some(conversation) = self.table.get(&id) else { return };
         if let Some(session) = &conversation.session {
             let mut headers = Headers::new();

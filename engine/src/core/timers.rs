@@ -28,6 +28,8 @@ pub(crate) enum Deadline {
     Stop(ChildId),
     /// The child is gone but something holds its pipes open.
     Drain(ChildId),
+    /// A remote server had its time to answer the GET of the standalone stream.
+    Listening(RemoteId),
     /// A broken stream of a remote server is to be taken up again.
     Stream(RemoteId, u64),
     /// Calls in flight had their time to finish at shutdown.

@@ -239,7 +239,9 @@ impl Answer {
         } else if let Some(id) = line.strip_prefix("id:") {
             self.event.id = Some(id.trim().to_owned());
         } else {
-            let ignored = [":", "retry:", "event: message"];
+            // A sign of life comes after 15 s of silence; nothing here takes that long, and it must not renew the deadline.
+            assert!(!line.starts_with(':'), "nothing came for so long that the proxy sent a comment");
+            let ignored = ["retry:", "event: message"];
             assert!(ignored.iter().any(|start| line.starts_with(start)), "not a line of a stream: {line:?}");
         }
     }

@@ -3,7 +3,9 @@
 //! Each text carries a mark, `"mark":"c17"`, that leads to its entry here. A text is kept with placeholders for the members
 //! that the proxy replaces, so that what arrives is compared byte for byte.
 
-use mcp_proxy_engine::{ChildId, ExchangeId};
+use std::time::Duration;
+
+use mcp_proxy_engine::{ChildId, ExchangeId, Instant};
 
 /// Stands for an id in a kept text; no JSON text contains it.
 pub(super) const ID: &str = "\u{1}";
@@ -58,6 +60,7 @@ pub(super) struct Call {
     pub(super) id: String,
     pub(super) token: Option<String>,
     pub(super) session: usize,
+    pub(super) posted: Instant,
     /// Which process may see it. Two texts with different keys must never meet in one process.
     pub(super) key: String,
     /// The process that read it, and the number it had there.
@@ -73,6 +76,14 @@ pub(super) struct Call {
     pub(super) excused: bool,
     /// The proxy may answer this one itself.
     pub(super) own_answer: bool,
+}
+
+impl Call {
+    /// So old that the proxy may have forgotten whose it was: half a minute after it ended, a server that still speaks
+    /// about it is misunderstood.
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        now.since(self.posted) >= Duration::from_secs(30)
+    }
 }
 
 /// Mark `a`: an answer of a server.

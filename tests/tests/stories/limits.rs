@@ -273,3 +273,29 @@ fn a_client_that_never_reads_does_not_hold_up_a_shutdown() {
     w.advance(secs(3));
     assert!(w.done, "{:?}", w.stats());
 }
+
+#[test]
+fn a_client_is_not_kept_waiting_for_ever_for_room() {
+    let mut config = config();
+    let mut other = config.servers[0].clone();
+    other.name = "other".into();
+    config.servers.push(other);
+    config.limits.max_children = 1;
+    let mut w = World::new(config);
+    // The process of the first server, started ahead and used by nobody, is in the way.
+    w.expect_child();
+    let client = Client { target: "/servers/other/mcp".into(), ..Client::new() };
+    let exchange = w.post(&client, &hello("1", "2025-06-18", "{}"));
+    w.advance(secs(300));
+    let children: Vec<_> = w.children.iter().filter(|(_, c)| c.stdin_dropped).map(|(id, _)| *id).collect();
+    for child in children {
+        w.exit(child, Exit::Code(0));
+    }
+    w.advance(secs(300));
+    w.shake("2025-06-18");
+    let answered = w.exchanges[&exchange].response.as_ref().is_some_and(|r| r.status == 503)
+        || w.next_event(exchange).is_some();
+    assert!(answered, "neither refused nor welcomed after ten minutes");
+    w.ignore_rest();
+    w.finish();
+}

@@ -33,7 +33,7 @@ fn after_a_crash_every_call_fails_with_its_own_id_and_the_next_finds_the_server_
         w.expect_json(exchange);
     }
     let calls = [w.post(&one, &call("1")), w.post(&two, &call("1")), w.post(&two, &call(r#""x""#))];
-    calls.map(|_| w.expect_line(child));
+    let _ = calls.map(|_| w.expect_line(child));
     w.exit(child, Exit::Signal(11));
     for (exchange, id) in calls.into_iter().zip(["1", "1", r#""x""#]) {
         let answer = w.expect_json(exchange);

@@ -220,7 +220,7 @@ fn a_log_goes_to_the_session_it_concerns_and_to_no_other() {
     let (one, child) = w.connect("2025-06-18", "{}");
     let (two, _) = w.connect("2025-06-18", "{}");
     let streams = [w.get(&one), w.get(&two)];
-    streams.map(|stream| w.expect_stream(stream));
+    let _ = streams.map(|stream| w.expect_stream(stream));
     w.child_says(child, &log("info", "for nobody in particular"));
     let exchange = w.post(&one, &call("1"));
     let line = w.expect_line(child);
@@ -235,7 +235,7 @@ fn a_log_goes_to_the_session_it_concerns_and_to_no_other() {
     assert_eq!(w.expect_message(exchange), result("1", "{}"));
     w.expect_end(exchange);
     assert_eq!(w.expect_json(other), result("1", "{}"));
-    streams.map(|stream| w.expect_silence(stream));
+    let _ = streams.map(|stream| w.expect_silence(stream));
     w.finish();
 }
 
@@ -291,7 +291,7 @@ fn changed_lists_are_told_to_every_session_of_a_shared_server() {
     let (three, other) = w.connect("2025-11-25", "{}");
     assert_ne!(child, other);
     let streams = [w.get(&one), w.get(&two), w.get(&three)];
-    streams.map(|stream| w.expect_stream(stream));
+    let _ = streams.map(|stream| w.expect_stream(stream));
     w.expect_priming(streams[2]);
     for what in ["tools", "prompts", "resources"] {
         let note = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{what}/list_changed"}}"#);
@@ -325,13 +325,13 @@ fn updates_are_told_to_subscribers_and_one_that_leaves_does_not_take_the_subscri
     let (one, child) = w.connect("2025-06-18", "{}");
     let (two, _) = w.connect("2025-06-18", "{}");
     let streams = [w.get(&one), w.get(&two)];
-    streams.map(|stream| w.expect_stream(stream));
+    let _ = streams.map(|stream| w.expect_stream(stream));
     subscribe(&mut w, &one, child, "subscribe", "file:///a");
     w.child_says(child, &updated("file:///a"));
     assert_eq!(w.expect_message(streams[0]), updated("file:///a"));
     subscribe(&mut w, &two, child, "subscribe", "file:///a");
     w.child_says(child, &updated("file:///a/part"));
-    streams.map(|stream| assert_eq!(w.expect_message(stream), updated("file:///a/part")));
+    let _ = streams.map(|stream| assert_eq!(w.expect_message(stream), updated("file:///a/part")));
     w.child_says(child, &updated("file:///b"));
 
     // The first to leave only leaves the list of the proxy, the last one tells the server.
@@ -343,7 +343,7 @@ fn updates_are_told_to_subscribers_and_one_that_leaves_does_not_take_the_subscri
     w.expect_silence(streams[0]);
     subscribe(&mut w, &two, child, "unsubscribe", "file:///a");
     w.child_says(child, &updated("file:///a"));
-    streams.map(|stream| w.expect_silence(stream));
+    let _ = streams.map(|stream| w.expect_silence(stream));
     w.finish();
 }
 
