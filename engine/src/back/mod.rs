@@ -370,8 +370,8 @@ impl Back {
         if waiting > core.config.limits.max_queue {
             return Err(Full::Queue);
         }
-        match (link.state, link.child) {
-            (State::Ready(_), Some(child)) => self.children.write(core, child, line),
+        match (link.state, link.peer) {
+            (State::Ready(_), Some(peer)) => self.write(core, peer, line),
             _ => {
                 link.queue.extend_from_slice(&line);
                 if !core.timers.is_set(Deadline::Handshake(id)) {
