@@ -337,7 +337,8 @@ impl Body {
         loop {
             if let Some(gunzip) = self.gunzip.as_mut().filter(|_| self.more || !self.zipped.is_empty()) {
                 let mut input = &self.zipped[..];
-                let made = gunzip.next(&mut input, &mut output).map_err(|bad| io::Error::new(ErrorKind::InvalidData, bad))?;
+                let made =
+                    gunzip.next(&mut input, &mut output).map_err(|bad| io::Error::new(ErrorKind::InvalidData, bad))?;
                 self.zipped = input.to_vec();
                 self.more = made == MAX_READ;
                 if made > 0 {

@@ -13,10 +13,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant as Clock};
 
 use async_io::Async;
+use mcp_proxy_engine::Pipe;
 use mcp_proxy_engine::wire::fetch::{MAX_HEAD, Target, Wait, cancelled, not_connected, response};
 use mcp_proxy_engine::wire::gzip::Gunzip;
-use mcp_proxy_engine::{Config, Event, FetchError, FetchErrorKind, FetchId, FetchRequest, HttpResponse, MAX_READ, Outbound};
-use mcp_proxy_engine::Pipe;
+use mcp_proxy_engine::{
+    Config, Event, FetchError, FetchErrorKind, FetchId, FetchRequest, HttpResponse, MAX_READ, Outbound,
+};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -70,12 +72,7 @@ struct Shared {
 
 impl Fetches {
     /// `tls` is `None` if it is to be made when it is needed.
-    pub(crate) fn new(
-        config: &Config,
-        tls: Option<Arc<ClientConfig>>,
-        spawner: Spawner,
-        inbox: Rc<Inbox>,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, tls: Option<Arc<ClientConfig>>, spawner: Spawner, inbox: Rc<Inbox>) -> Self {
         let shared = Shared {
             outbound: config.outbound.clone(),
             tls: tls.map_or_else(OnceCell::new, |tls| OnceCell::from(Ok(tls))),
@@ -223,14 +220,20 @@ fn encode(target: &Target, request: &FetchRequest) -> Result<(Vec<u8>, Call<Recv
     };
     let fields = target.fields(request)?;
     let scheme = if target.tls { "https" } else { "http" };
-    let mut builder =
-        Request::builder().method(request.method).uri(format!("{scheme}://{}{}", target.authority, target.path.reveal()));
+    let mut builder = Request::builder().method(request.method).uri(format!(
+        "{scheme}://{}{}",
+        target.authority,
+        target.path.reveal()
+    ));
     let mut size = 1024 + target.path.reveal().len();
     for (name, value) in &fields {
         size += name.len() + value.len() + 4;
         builder = builder.header(name, &value[..]);
     }
-    let call = builder.body(()).map_err(|error| cannot(&error)).and_then(|request| Call::new(request).map_err(|error| cannot(&error)));
+    let call = builder
+        .body(())
+        .map_err(|error| cannot(&error))
+        .and_then(|request| Call::new(request).map_err(|error| cannot(&error)));
     let mut call = call?;
     if !request.body.is_empty() {
         call.force_send_body();
@@ -309,10 +312,7 @@ async fn resolve(target: &Target) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Tries one address after the other. Each gets its share of the time that is left.
-async fn reach(
-    addresses: &[SocketAddr],
-    deadline: Clock,
-) -> Result<Async<TcpStream>, Option<(SocketAddr, io::Error)>> {
+async fn reach(addresses: &[SocketAddr], deadline: Clock) -> Result<Async<TcpStream>, Option<(SocketAddr, io::Error)>> {
     let mut failed = None;
     for (n, &address) in addresses.iter().enumerate() {
         let now = Clock::now();
@@ -453,7 +453,8 @@ impl Body {
         loop {
             if let Some(gunzip) = self.gunzip.as_mut().filter(|_| self.more || !self.zipped.is_empty()) {
                 let (mut input, mut output) = (&self.zipped[..], vec![0; MAX_READ]);
-                let made = gunzip.next(&mut input, &mut output).map_err(|bad| io::Error::new(ErrorKind::InvalidData, bad))?;
+                let made =
+                    gunzip.next(&mut input, &mut output).map_err(|bad| io::Error::new(ErrorKind::InvalidData, bad))?;
                 self.zipped = input.to_vec();
                 self.more = made == MAX_READ;
                 if made > 0 {
@@ -507,8 +508,9 @@ impl Body {
 
     /// Lets go of the connection if the last byte of the body was used. True: there is nothing more to read.
     fn settle(&mut self, shared: &Shared) -> bool {
-        let ended =
-            |(_, call): &mut (Exchange, Call<RecvBody>)| call.body_mode() != BodyMode::CloseDelimited && call.can_proceed();
+        let ended = |(_, call): &mut (Exchange, Call<RecvBody>)| {
+            call.body_mode() != BodyMode::CloseDelimited && call.can_proceed()
+        };
         if let Some((exchange, call)) = self.source.take_if(ended) {
             let must_close = match call.proceed() {
                 Some(RecvBodyResult::Redirect(call)) => call.must_close_connection(),

@@ -102,7 +102,7 @@ impl Peer {
     }
 
     /// Waits until the other side is gone.
-    fn is_left(mut self) {
+    fn leaves(mut self) {
         let mut rest = Vec::new();
         // A reset is an end as well.
         let _ = self.0.read_to_end(&mut rest);
@@ -146,8 +146,10 @@ fn a_whole_answer_and_a_kept_connection() {
         peer.request();
         peer.say("HTTP/1.1 307 No\r\nLocation: http://elsewhere.invalid/\r\nContent-Length: 3\r\n\r\nabc");
         peer.request();
-        peer.say("HTTP/1.1 404 Not Found\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n");
-        peer.is_left();
+        peer.say(
+            "HTTP/1.1 404 Not Found\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        );
+        peer.leaves();
     });
     let mut client = Client::new(|_| {});
     let id = client.send("POST", &format!("{url}/mcp?key=1"), b"[1]");
@@ -362,8 +364,8 @@ fn limits_of_time() {
         let mut stalls = accept(&listener);
         stalls.request();
         stalls.say("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc");
-        silent.is_left();
-        stalls.is_left();
+        silent.leaves();
+        stalls.leaves();
     });
     let mut client = Client::new(|config| {
         config.outbound.head_timeout = Duration::from_millis(300);
@@ -389,8 +391,8 @@ fn closing() {
         let mut late = accept(&listener);
         late.request();
         late.say(format!("{EVENTS}\r\n1\r\nx\r\n"));
-        early.is_left();
-        late.is_left();
+        early.leaves();
+        late.leaves();
     });
     let mut client = Client::new(|_| {});
     let early = client.get(&url);
@@ -430,7 +432,10 @@ fn a_proxy_for_http() {
     let (proxy, server) = serve(|listener| {
         let mut peer = accept(&listener);
         let (head, body) = peer.request();
-        assert!(head.starts_with("POST http://server.invalid:81/x?y HTTP/1.1\r\nhost: server.invalid:81\r\n"), "{head}");
+        assert!(
+            head.starts_with("POST http://server.invalid:81/x?y HTTP/1.1\r\nhost: server.invalid:81\r\n"),
+            "{head}"
+        );
         assert!(head.contains("\r\nproxy-authorization: Basic dTpw\r\n"), "{head}");
         assert_eq!(body, b"body");
         peer.say(OK);
@@ -583,7 +588,11 @@ fn a_proxy_for_https() {
     });
     let id = client.get("https://localhost/x");
     let (kind, text) = client.failed(id);
-    assert_eq!((kind, text.ends_with("refused a way to localhost: status 403")), (FetchErrorKind::Connect, true), "{text}");
+    assert_eq!(
+        (kind, text.ends_with("refused a way to localhost: status 403")),
+        (FetchErrorKind::Connect, true),
+        "{text}"
+    );
     let id = client.get("https://localhost/x");
     client.head(id);
     assert_eq!(client.body(id), ("{}".into(), None));
@@ -593,7 +602,10 @@ fn a_proxy_for_https() {
 #[test]
 fn files_that_cannot_be_used() {
     let nowhere = PathBuf::from("/nonexistent/x.pem");
-    assert_eq!(tls::client(&Verify::Bundle(nowhere.clone())).unwrap_err(), "\"/nonexistent/x.pem\" cannot be read: entity not found");
+    assert_eq!(
+        tls::client(&Verify::Bundle(nowhere.clone())).unwrap_err(),
+        "\"/nonexistent/x.pem\" cannot be read: entity not found"
+    );
     let one = Certificate::new("one", false);
     let other = Certificate::new("other", false);
     for (cert, key) in [(&one.cert, &other.key), (&one.key, &one.key), (&one.cert, &one.cert), (&one.cert, &nowhere)] {

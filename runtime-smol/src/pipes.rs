@@ -141,7 +141,10 @@ impl Pipes {
 enum Standard<T> {
     Unused,
     /// A thread does what it is ordered. The end of the pipe ends it, even in the middle of that.
-    Open { orders: mpsc::Sender<T>, _end: PipeWriter },
+    Open {
+        orders: mpsc::Sender<T>,
+        _end: PipeWriter,
+    },
     Closed,
 }
 

@@ -46,8 +46,8 @@ MATRIX = [
     ("sse", "stdio", "shared", "filesystem", "filesystem", ["named"]),
     ("sse", "http", "per-session", "everything", "everything-short", ["--transport", "streamablehttp"]),
     ("sse", "sse", "shared", "everything", "everything-short", ["named"]),
-    ("stdio", "http", "shared", "everything", "everything", []),
-    ("stdio", "sse", "shared", "everything", "everything", []),
+    ("stdio", "http", "per-session", "everything", "everything", []),
+    ("stdio", "sse", "per-session", "everything", "everything", []),
     ("stdio", "chain-sse", "per-session", "everything", "everything-short", []),
     ("stdio", "chain-http", "shared", "filesystem", "filesystem", []),
 ]

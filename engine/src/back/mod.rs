@@ -181,10 +181,10 @@ impl Back {
     /// How each server is, in the order of the configuration.
     pub(crate) fn health(&self, core: &Core) -> Vec<status::Health> {
         let state = |server: usize| {
-            let mut links = self.links.values().filter(|link| link.server == server).peekable();
-            if links.peek().is_some() && links.all(|link| link.peer.is_none()) || self.health[server].crashes > 1 {
+            let mine: Vec<&Link> = self.links.values().filter(|link| link.server == server).collect();
+            if mine.iter().any(|link| link.peer.is_none()) || (mine.is_empty() && self.health[server].crashes > 0) {
                 status::Health::Down
-            } else if self.links.values().any(|l| l.server == server && matches!(l.state, State::Shaking(_))) {
+            } else if mine.iter().any(|link| matches!(link.state, State::Shaking(_))) {
                 status::Health::Starting
             } else {
                 status::Health::Ready

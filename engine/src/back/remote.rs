@@ -616,6 +616,8 @@ impl Remotes {
         if shut && !std::mem::replace(&mut fetch.closing, true) {
             core.act(Action::Close(Pipe::Fetched(id)));
         }
+        // The endpoint may just have become known.
+        self.pump(core, owner);
         said
     }
 
