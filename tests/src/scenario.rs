@@ -473,6 +473,7 @@ pub fn noise(rig: &dyn Rig) {
             assert_eq!(answer.only()["id"], 2);
         }
         noisy.result("garbage", "{}");
+        let _ = noisy.state_when(|state| state["waiting"] == 1);
         proxy.stop();
         error_code(&never.only(), &json!(1));
         proxy.ended(Duration::from_secs(5));
@@ -500,7 +501,10 @@ pub fn a_server_that_does_not_read(rig: &dyn Rig) {
     let [client, other] = [Client::plain(&*proxy), Client::plain(&*proxy)];
     assert_eq!(client.result("stop_reading", "{}"), json!({}));
     let megabyte = "x".repeat(1 << 20);
-    let last = client.call("1", "echo", "{}");
+    let call = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo"}}"#;
+    let mut last = client.send("POST", &[("accept", "text/event-stream, application/json")], call.to_vec());
+    // A stream begins when the call is accepted.
+    assert_eq!(last.head().status, 200);
     // 8 MiB wait, one message more is let in, and a little has gone into the pipe.
     for _ in 0..10 {
         client.notify("notifications/long", &format!(r#"{{"x":"{megabyte}"}}"#));

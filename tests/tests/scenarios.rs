@@ -154,6 +154,9 @@ fn the_whole_tree_ends(rig: &dyn Rig) {
     let clients = [(); 3].map(|()| Client::plain(&*proxy));
     let tree: Vec<_> = clients.iter().flat_map(|c| [pid(c, "pid"), pid(c, "spawn_grandchild")]).collect();
     let calls: Vec<_> = clients.iter().map(|client| client.call("1", "never", "{}")).collect();
+    for client in &clients {
+        let _ = client.state_when(|state| state["waiting"] == 1);
+    }
     // One server does not read any more, so it does not see the end of its stdin either.
     assert_eq!(clients[2].result("stop_reading", "{}"), json!({}));
     proxy.stop();

@@ -191,7 +191,11 @@ impl Run<'_> {
         let token = self.choices.chance(50).then(|| self.choices.of(&TOKENS).to_owned());
         let n = self.calls.len();
         let value = self.choices.of(&VALUES);
-        let meta = if token.is_some() { format!(r#","_meta":{{"x":{value},"progressToken":{TOKEN}}}"#) } else { String::new() };
+        let meta = if token.is_some() {
+            format!(r#","_meta":{{"x":{value},"progressToken":{TOKEN}}}"#)
+        } else {
+            String::new()
+        };
         let long = if self.choices.chance(5) { "x".repeat(3000) } else { String::new() };
         let uri = self.choices.of(&URIS);
         let (method, own_answer) = match self.choices.below(12) {
@@ -267,7 +271,7 @@ impl Run<'_> {
             origin = of;
         }
         let last = self.errands[&lost].last_event.clone();
-        for (_, errand) in &mut self.errands {
+        for errand in self.errands.values_mut() {
             if errand.purpose == Purpose::Resume(origin) {
                 errand.superseded = true;
             }
@@ -277,7 +281,8 @@ impl Run<'_> {
         errand.superseded = true;
         errand.last_event = last;
         let exchange = self.send(who, "GET", "", Purpose::Resume(origin));
-        self.errands.get_mut(&exchange).expect("it was just made").last_event = self.errands[&origin].last_event.clone();
+        self.errands.get_mut(&exchange).expect("it was just made").last_event =
+            self.errands[&origin].last_event.clone();
     }
 
     fn replies(&mut self, who: usize) {
@@ -308,7 +313,8 @@ impl Run<'_> {
     }
 
     fn cancels(&mut self, who: usize) {
-        let open = self.errand_of(who, |run, id, e| matches!(&e.purpose, Purpose::Calls(_)) && !run.w.exchanges[id].over);
+        let open =
+            self.errand_of(who, |run, id, e| matches!(&e.purpose, Purpose::Calls(_)) && !run.w.exchanges[id].over);
         let Some(Purpose::Calls(calls)) = open.map(|open| self.errands[&open].purpose.clone()) else { return };
         let id = self.calls[self.choices.of(&calls)].id.clone();
         let session = self.people[who].session.as_ref().map_or(0, |(session, _)| *session);
@@ -324,8 +330,9 @@ impl Run<'_> {
     fn remarks(&mut self, who: usize) {
         let n = self.remarks.len();
         let value = self.choices.of(&VALUES);
-        let template =
-            Template(format!(r#"{{"method":"notifications/x","params":{{"mark":"m{n}","v":{value}}},"jsonrpc":"2.0"}}"#));
+        let template = Template(format!(
+            r#"{{"method":"notifications/x","params":{{"mark":"m{n}","v":{value}}},"jsonrpc":"2.0"}}"#
+        ));
         let exchange = self.send(who, "POST", &template.0.clone(), Purpose::Note);
         self.remarks.push(Remark { template, key: self.errands[&exchange].key.clone() });
     }
@@ -388,7 +395,10 @@ impl Run<'_> {
                 }
                 self.refused(x, text);
             }
-            (400 | 503, Purpose::Calls(_) | Purpose::Hello(_) | Purpose::Listen | Purpose::Resume(_) | Purpose::Note)
+            (
+                400 | 503,
+                Purpose::Calls(_) | Purpose::Hello(_) | Purpose::Listen | Purpose::Resume(_) | Purpose::Note,
+            )
             | (503, Purpose::Delete) => {
                 assert!(excused, "{x:?} was refused: {text}");
                 self.refused(x, text);
@@ -480,15 +490,19 @@ impl Run<'_> {
                 if method == "notifications/cancelled" {
                     let id = rpc::member(params, "requestId").unwrap().expect("it names a request").get();
                     let (who, session) = (self.errands[&x].client, self.errands[&x].session);
-                    let asked = self.people[who].questions.iter().any(|(q, s)| {
-                        *s == session && self.questions[*q].number.as_deref() == Some(id)
-                    });
+                    let asked = self.people[who]
+                        .questions
+                        .iter()
+                        .any(|(q, s)| *s == session && self.questions[*q].number.as_deref() == Some(id));
                     // The question itself may have been lost with a connection, be too old to be kept, or be on its way
                     // on another one.
                     let lossy = !self.clean || self.errands.values().any(|e| e.client == who && e.left);
                     let mut others = self.errands.iter().filter(|(_, e)| e.client == who);
                     let on_its_way = others.any(|(id, _)| self.w.exchanges[id].writing.is_some());
-                    assert!(asked || lossy || on_its_way, "{x:?}: a question that was never asked is taken back: {text}");
+                    assert!(
+                        asked || lossy || on_its_way,
+                        "{x:?}: a question that was never asked is taken back: {text}"
+                    );
                     return;
                 }
                 self.client_is_told(x, text);

@@ -3,6 +3,9 @@
 //! [`World`] performs what the engine asks, checks it against the rules of a driver, and leaves it to a story (see
 //! `tests/stories.rs`) or to chance to decide what happens next.
 
+// Here a surprise is a failed test.
+#![allow(clippy::unwrap_used)]
+
 mod choices;
 mod clients;
 mod model;

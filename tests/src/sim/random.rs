@@ -72,7 +72,8 @@ pub fn choose_config(choices: &mut Choices<'_>) -> (Config, bool) {
         config.servers.push(other);
     }
     for server in &mut config.servers {
-        server.sessions = choices.of(&[SessionMode::Shared, SessionMode::Shared, SessionMode::PerSession, SessionMode::PerRequest]);
+        server.sessions =
+            choices.of(&[SessionMode::Shared, SessionMode::Shared, SessionMode::PerSession, SessionMode::PerRequest]);
         server.stateless = choices.chance(15);
         server.prestart = choices.chance(50);
     }
@@ -130,7 +131,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "    // {}", self.what.replace('\n', "\n    // "))?;
         writeln!(f, "    // {:?}", self.config)?;
-        writeln!(f, "    let mut r = Replay::new(config); // this one; sim::choose_config makes it of the same choices")?;
+        writeln!(
+            f,
+            "    let mut r = Replay::new(config); // this one; sim::choose_config makes it of the same choices"
+        )?;
         writeln!(f, "{}", self.recording)?;
         write!(f, "    // {}", self.what.replace('\n', "\n    // "))
     }
@@ -379,7 +383,8 @@ impl<'c> Run<'c> {
                 }
             }
         }
-        let ids: Vec<ChildId> = self.w.children.iter().filter(|(_, c)| !c.lines.is_empty()).map(|(id, _)| *id).collect();
+        let ids: Vec<ChildId> =
+            self.w.children.iter().filter(|(_, c)| !c.lines.is_empty()).map(|(id, _)| *id).collect();
         for id in ids {
             while let Some(line) = self.w.children.get_mut(&id).and_then(|c| c.lines.pop_front()) {
                 self.server_reads(id, &line);

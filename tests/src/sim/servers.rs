@@ -72,7 +72,11 @@ impl Run<'_> {
                     }
                     (_, Some(('m', n))) => {
                         assert_eq!(line, self.remarks[n].template.0, "{id:?}: a notification was changed");
-                        assert_eq!(process.key.as_deref(), Some(&*self.remarks[n].key), "{id:?}: wrong process: {line}");
+                        assert_eq!(
+                            process.key.as_deref(),
+                            Some(&*self.remarks[n].key),
+                            "{id:?}: wrong process: {line}"
+                        );
                     }
                     (_, Some(('k', n))) => {
                         let reply = &self.replies[n];
@@ -200,7 +204,9 @@ impl Run<'_> {
         // Unmarked greetings are the proxy's own: they are known by the version in them, which the key ends with.
         let refuses = !self.clean && !self.calm && self.choices.chance(10);
         let template = Template(if refuses {
-            format!(r#"{{"jsonrpc":"2.0","id":{ID},"error":{{"code":-32602,"message":"no","data":{{"mark":"i{n}"}}}}}}"#)
+            format!(
+                r#"{{"jsonrpc":"2.0","id":{ID},"error":{{"code":-32602,"message":"no","data":{{"mark":"i{n}"}}}}}}"#
+            )
         } else {
             let revision = self.choices.of(&["2025-03-26", "2025-06-18", "2025-11-25"]);
             let revision = key.as_deref().and_then(revision_in).unwrap_or(revision);
@@ -237,8 +243,12 @@ impl Run<'_> {
         let value = self.choices.of(&VALUES);
         let template = Template(match self.choices.below(4) {
             _ if pending.call.is_none() => format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{{}}}}"#),
-            0 => format!(r#"{{"error":{{"message":"é","data":{{"mark":"a{n}","v":{value}}},"code":-5}}, "id" :{ID},"jsonrpc":"2.0"}}"#),
-            1 => format!(r#"{{ "result":{{"mark":"a{n}","v":[{value}, {value}]}}, "jsonrpc":"\u0032.0","x":{value},"id":{ID}}}"#),
+            0 => format!(
+                r#"{{"error":{{"message":"é","data":{{"mark":"a{n}","v":{value}}},"code":-5}}, "id" :{ID},"jsonrpc":"2.0"}}"#
+            ),
+            1 => format!(
+                r#"{{ "result":{{"mark":"a{n}","v":[{value}, {value}]}}, "jsonrpc":"\u0032.0","x":{value},"id":{ID}}}"#
+            ),
             2 => format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{{"mark":"a{n}","v":"{}"}}}}"#, "é".repeat(200)),
             _ => format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{{"mark":"a{n}","v":{value}}}}}"#),
         });
@@ -286,12 +296,21 @@ impl Run<'_> {
         }
         let about = self.pick(id, |_, p| p.call.is_some()).and_then(|p| p.call);
         let (n, value) = (self.questions.len(), self.choices.of(&VALUES));
-        let (server_id, token) = (self.choices.of(&QUESTION_IDS).to_owned(), self.choices.of(&["1", r#""tok""#]).to_owned());
+        let (server_id, token) =
+            (self.choices.of(&QUESTION_IDS).to_owned(), self.choices.of(&["1", r#""tok""#]).to_owned());
         let template = Template(format!(
             r#"{{"jsonrpc":"2.0","id":{ID},"method":"sampling/createMessage","params":{{"mark":"q{n}","v":{value},"_meta":{{"progressToken":{TOKEN}}}}}}}"#
         ));
         let text = template.with(&server_id, &token);
-        self.questions.push(Question { template, child: id, id: server_id, token, call: about, number: None, over: false });
+        self.questions.push(Question {
+            template,
+            child: id,
+            id: server_id,
+            token,
+            call: about,
+            number: None,
+            over: false,
+        });
         self.processes.get_mut(&id).expect("it runs").questions.push(n);
         self.say(id, &text);
     }
@@ -302,8 +321,12 @@ impl Run<'_> {
             0 => format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"file:///a/b","mark":"n{n}"}}}}"#
             ),
-            1 => format!(r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"mark":"n{n}"}}}}"#),
-            _ => format!(r#"{{"jsonrpc":"2.0","method":"notifications/prompts/list_changed","params":{{"mark":"n{n}"}}}}"#),
+            1 => {
+                format!(r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"mark":"n{n}"}}}}"#)
+            }
+            _ => format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/prompts/list_changed","params":{{"mark":"n{n}"}}}}"#
+            ),
         };
         self.notes.push(Note { template: Template(text.clone()), child: id, call: None, place: 0 });
         self.say(id, &text);
@@ -313,7 +336,10 @@ impl Run<'_> {
         let questions = &self.processes[&id].questions;
         let Some(&question) = questions.get(self.choices.below(questions.len().max(1))) else { return };
         let number = self.questions[question].id.clone();
-        self.say(id, &format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number}}}}}"#));
+        self.say(
+            id,
+            &format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number}}}}}"#),
+        );
     }
 
     /// What means nothing to anybody, and may not do harm.
@@ -339,7 +365,8 @@ impl Run<'_> {
             0 => self.say(id, &last),
             1 => {
                 // Progress of a call that it has answered.
-                let done = |p: &usize| self.calls[*p].answered && self.calls[*p].taken.as_ref().is_some_and(|t| t.0 == id);
+                let done =
+                    |p: &usize| self.calls[*p].answered && self.calls[*p].taken.as_ref().is_some_and(|t| t.0 == id);
                 let Some(call) = (0..self.calls.len()).rev().find(done) else { return };
                 let Some((_, number)) = self.calls[call].taken.clone() else { return };
                 let n = self.notes.len();
@@ -377,7 +404,8 @@ impl Run<'_> {
                 // More than tiny limits allow.
                 let (n, noted) = (self.answers.len(), self.calls[call].noted);
                 let long = "x".repeat(2000);
-                let template = Template(format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{{"mark":"a{n}","v":"{long}"}}}}"#));
+                let template =
+                    Template(format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{{"mark":"a{n}","v":"{long}"}}}}"#));
                 self.say(id, &template.with(&number, ""));
                 self.calls[call].answered = true;
                 self.answers.push(Answer { template, call, noted });

@@ -141,6 +141,8 @@ pub struct World {
     pub recording: Option<Rc<RefCell<Recording>>>,
     /// Stories: a spawn succeeds at once.
     pub auto_spawn: bool,
+    /// The end was ordered.
+    pub stopping: bool,
     /// The largest number of bytes in one write to a child, so far.
     pub largest_write: usize,
     pub(super) seen_children: u64,
@@ -172,6 +174,7 @@ impl World {
             stdout_lines: VecDeque::new(),
             recording,
             auto_spawn: true,
+            stopping: false,
             largest_write: 0,
             seen_children: 0,
             last_exchange: 0,
@@ -295,9 +298,11 @@ impl World {
     /// Word of what was under way when a child's pipe was dropped. It does not count any more.
     pub fn stale(&mut self, id: ChildId) {
         let event = match self.child_mut(id).stale.pop().expect("something was under way") {
-            Pipe::ChildStdin(_) if id.0 % 2 == 0 => Owned::Closed(Pipe::ChildStdin(id), Some(ErrorKind::BrokenPipe)),
+            Pipe::ChildStdin(_) if id.0.is_multiple_of(2) => {
+                Owned::Closed(Pipe::ChildStdin(id), Some(ErrorKind::BrokenPipe))
+            }
             pipe @ Pipe::ChildStdin(_) => Owned::Wrote(pipe),
-            pipe if id.0 % 2 == 0 => Owned::Closed(pipe, None),
+            pipe if id.0.is_multiple_of(2) => Owned::Closed(pipe, None),
             pipe => Owned::Data(pipe, b"stale\n".to_vec()),
         };
         self.event(event);
@@ -349,6 +354,7 @@ impl World {
 
     /// The operator wants an end.
     pub fn shutdown(&mut self) {
+        self.stopping = true;
         self.event(Owned::Shutdown);
     }
 
@@ -410,11 +416,16 @@ impl World {
                 }
                 Output::Wait(until) => {
                     assert!(!self.done, "after Done came Wait");
-                    assert!(until.is_none_or(|t| t > self.now), "Wait({until:?}) at {:?} is not in the future", self.now);
+                    assert!(
+                        until.is_none_or(|t| t > self.now),
+                        "Wait({until:?}) at {:?} is not in the future",
+                        self.now
+                    );
                     self.until = until;
                     return;
                 }
                 Output::Done => {
+                    assert!(self.stopping, "Done, but nobody ordered an end");
                     self.done = true;
                     self.until = None;
                     assert_eq!(self.engine.stats(), Stats::default(), "something is left after Done");

@@ -3,7 +3,9 @@
 use mcp_proxy_tests::sim::*;
 
 fn progress(token: &str, n: u32) -> String {
-    format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{n}}}}}"#)
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{n}}}}}"#
+    )
 }
 
 fn cancel(id: &str) -> String {
@@ -114,7 +116,9 @@ fn every_byte_of_a_message_survives_in_both_directions() {
     let (client, child) = w.connect("2025-06-18", "{}");
     for value in odd_values() {
         let request = |id: &str| {
-            format!(r#"{{"extra":{value},"method":"tools\/call", "params":{{"v":{value},"name":"t"}},"id" : {id},"jsonrpc":"2.0"}}"#)
+            format!(
+                r#"{{"extra":{value},"method":"tools\/call", "params":{{"v":{value},"name":"t"}},"id" : {id},"jsonrpc":"2.0"}}"#
+            )
         };
         let exchange = w.post(&client, &request(r#""\u0031""#));
         let line = w.expect_line(child);
@@ -182,7 +186,9 @@ fn the_code_and_data_of_an_error_survive() {
     let exchange = w.post(&client, &call("\"\""));
     let line = w.expect_line(child);
     let error = |id: &str| {
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"data":{{"x":[1e400]}},"code":-32042,"message":"é","more":0}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"data":{{"x":[1e400]}},"code":-32042,"message":"é","more":0}}}}"#
+        )
     };
     w.child_says(child, &error(&line.id()));
     assert_eq!(w.expect_json(exchange), error("\"\""));
@@ -299,7 +305,9 @@ fn garbage_on_stdout_is_skipped() {
     let (client, child) = w.connect("2025-06-18", "{}");
     let exchange = w.post(&client, &call("5"));
     let line = w.expect_line(child);
-    for garbage in ["", "   ", "Server is listening", "{", "[]", "[1]", "42", r#"{"level":"info"}"#, "\u{1b}[31mred\u{1b}[0m"] {
+    for garbage in
+        ["", "   ", "Server is listening", "{", "[]", "[1]", "42", r#"{"level":"info"}"#, "\u{1b}[31mred\u{1b}[0m"]
+    {
         w.child_says(child, garbage);
     }
     w.out_mut(mcp_proxy_engine::Pipe::ChildStdout(child)).buffer.extend_from_slice(b"\xff\xfe\x00\n");
@@ -330,7 +338,10 @@ fn an_oversized_answer_fails_its_call_and_no_other() {
     let (one, two) = (w.post(&client, &call("1")), w.post(&client, &call("2")));
     let (first, second) = (w.expect_line(child), w.expect_line(child));
     let long = format!("\"{}\"", "x".repeat(200_000));
-    w.child_says(child, &format!(r#"{{"result":{{"id":{},"v":{long}}},"jsonrpc":"2.0","id":{}}}"#, second.id(), first.id()));
+    w.child_says(
+        child,
+        &format!(r#"{{"result":{{"id":{},"v":{long}}},"jsonrpc":"2.0","id":{}}}"#, second.id(), first.id()),
+    );
     let answer = w.expect_json(one);
     assert!(answer.starts_with(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"#), "{answer}");
     w.expect_silence(two);

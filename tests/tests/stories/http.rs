@@ -140,7 +140,9 @@ fn what_is_not_a_message_is_400_with_the_id_if_there_is_one() {
         let answer = w.expect_refused(exchange, 400, code);
         assert!(answer.contains(&format!(r#""id":{id},"#)), "{body}: {answer}");
     }
-    for (client, status) in [(client.clone().with("content-type", "text/plain"), 415), (client.with("accept", "*"), 406)] {
+    for (client, status) in
+        [(client.clone().with("content-type", "text/plain"), 415), (client.with("accept", "*"), 406)]
+    {
         let exchange = w.post(&client, PING);
         w.expect_refused(exchange, status, -32000);
     }
@@ -192,7 +194,9 @@ fn a_batch_comes_singly_on_a_stream_if_anything_precedes() {
     w.answer(child, &one, "{}");
     w.expect_silence(exchange);
     let progress = |token: &str| {
-        format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        )
     };
     w.child_says(child, &progress(&two.id()));
     w.expect_stream(exchange);

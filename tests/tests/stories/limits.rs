@@ -47,8 +47,7 @@ fn calls_before_the_handshake_wait_in_a_bounded_queue() {
     w.exit(child, Exit::Code(0));
     let again = w.expect_child();
     let exchanges: Vec<_> = (0..30).map(|_| w.post(&client, &call("1"))).collect();
-    let (refused, waiting): (Vec<_>, Vec<_>) =
-        exchanges.into_iter().partition(|e| w.exchanges[e].response.is_some());
+    let (refused, waiting): (Vec<_>, Vec<_>) = exchanges.into_iter().partition(|e| w.exchanges[e].response.is_some());
     assert!(!waiting.is_empty() && !refused.is_empty());
     for exchange in refused {
         w.expect_refused(exchange, 503, -32000);
@@ -69,7 +68,8 @@ fn a_child_that_asks_for_ever_and_reads_nothing_fills_no_memory() {
     config.limits.max_queue = 10_000;
     let mut w = World::new(config);
     let (_, child) = w.connect("2025-06-18", r#"{"roots":{}}"#);
-    let pings: String = (0..20_000).map(|n| format!("{{\"jsonrpc\":\"2.0\",\"id\":{n},\"method\":\"ping\"}}\n")).collect();
+    let pings: String =
+        (0..20_000).map(|n| format!("{{\"jsonrpc\":\"2.0\",\"id\":{n},\"method\":\"ping\"}}\n")).collect();
     w.out_mut(Pipe::ChildStdout(child)).buffer.extend_from_slice(pings.as_bytes());
     w.settle();
     w.wrote(Pipe::ChildStdin(child));
@@ -293,8 +293,8 @@ fn a_client_is_not_kept_waiting_for_ever_for_room() {
     }
     w.advance(secs(300));
     w.shake("2025-06-18");
-    let answered = w.exchanges[&exchange].response.as_ref().is_some_and(|r| r.status == 503)
-        || w.next_event(exchange).is_some();
+    let answered =
+        w.exchanges[&exchange].response.as_ref().is_some_and(|r| r.status == 503) || w.next_event(exchange).is_some();
     assert!(answered, "neither refused nor welcomed after ten minutes");
     w.ignore_rest();
     w.finish();

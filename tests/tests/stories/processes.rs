@@ -103,7 +103,8 @@ fn crashes_in_a_row_are_answered_ever_more_slowly() {
     let mut waits = Vec::new();
     for _ in 0..20 {
         w.exit(child, Exit::Code(1));
-        let (wait, next) = if w.children.len() as u64 > child.0 { (millis(0), w.expect_child()) } else { wait_for_child(&mut w) };
+        let (wait, next) =
+            if w.children.len() as u64 > child.0 { (millis(0), w.expect_child()) } else { wait_for_child(&mut w) };
         waits.push(wait.as_millis());
         child = next;
     }

@@ -184,10 +184,14 @@ fn progress_of_an_answer_goes_to_the_server_under_its_own_token() {
     let stream = w.get(&client);
     w.expect_stream(stream);
     let question = |id: &str, token: &str| {
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"_meta":{{"progressToken":{token}}}}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"_meta":{{"progressToken":{token}}}}}}}"#
+        )
     };
     let progress = |token: &str| {
-        format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        )
     };
     w.child_says(child, &question("5", r#""theirs""#));
     let line = Line(w.expect_message(stream));
