@@ -1,8 +1,8 @@
 //! The driver of [`mcp_proxy_engine`] for programs without an async runtime: plain threads.
 //!
 //! One loop, on the thread that calls [`Proxy::run`], owns the engine. Threads with small stacks send it messages: one for
-//! each connection, three for each child process, one that accepts and one that finishes the writes that would block. The
-//! crate `mcp-proxy-runtime-smol` has the same files with the same names in the same order, made of tasks.
+//! each connection and each request of ours, three for each child process, one that accepts and one that finishes the writes
+//! that would block. The crate `mcp-proxy-runtime-smol` has the same files with the same names in the same order, made of tasks.
 //!
 //! ```no_run
 //! # use mcp_proxy_engine::{Command, Config, Server};

@@ -1,8 +1,9 @@
 //! The async driver of [`mcp_proxy_engine`]: smol, one thread.
 //!
 //! Everything runs on the thread that polls [`Proxy::run`]: one loop owns the engine, and local tasks, one for each
-//! connection and for each read that the engine permits, send it messages. The crate `mcp-proxy-runtime-blocking` has the
-//! same files with the same names in the same order, made of threads.
+//! connection, for each request of ours and for each read that the engine permits, send it messages. Other threads are only
+//! there for what has no other way than to block: names, and our own standard input and output. The crate
+//! `mcp-proxy-runtime-blocking` has the same files with the same names in the same order, made of threads.
 //!
 //! ```no_run
 //! # use mcp_proxy_engine::{Command, Config, Server};

@@ -199,23 +199,24 @@ fn serves_https() {
     running.join().expect("no panic").expect("no error");
 }
 
-/// Says what a server says to `initialize`, to every message that has an id.
-const SERVER: &str = r#"s/.*"id":\([0-9]*\).*/{"jsonrpc":"2.0","id":\1,"result":{"protocolVersion":"2025-11-25"}}/p"#;
+/// Says what a server says to `initialize`, to every message that has an id; to a `ping`, with more than a pipe holds.
+const SERVER: &str = r#"s/^.*"ping".*$/&P/; s/.*"id":\([0-9]*\).*[^P]$/{"jsonrpc":"2.0","id":\1,"result":{"protocolVersion":"2025-11-25"}}/p; s/.*"id":\([0-9]*\).*P$/{"jsonrpc":"2.0","id":\1,"result":{"x":"LONG"}}/p"#;
 
 /// Not a test: the process that `stands_between_stdin_and_stdout` starts.
 #[test]
 fn stdio_process() {
     let Ok(how) = env::var("MCP_TEST_STDIO") else { return };
     let path = Secret::new(env::var_os("PATH").expect("a PATH"));
-    let args = vec!["-un".into(), SERVER.into()];
+    let args = vec!["-un".into(), SERVER.replace("LONG", &"x".repeat(100_000)).into()];
     let command = Command { program: "sed".into(), args, env: vec![("PATH".into(), path)], cwd: None };
     let mut config = Config::new(Server::new("default", command));
     config.front = FrontKind::Stdio;
     let (proxy, stopper) = Proxy::new(config, None).expect("a proxy");
     assert_eq!(proxy.addr(), None);
-    if how == "stopped" {
+    if how == "stopped" || how == "slow reader" {
         thread::spawn(move || {
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_millis(500));
+            stopper.stop();
             stopper.stop();
         });
     }
@@ -226,7 +227,7 @@ fn stdio_process() {
 #[test]
 fn stands_between_stdin_and_stdout() {
     const REQUEST: &str = r#"{"jsonrpc":"2.0","id":"a","method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
-    for how in ["end of input", "stopped", "no reader"] {
+    for how in ["end of input", "stopped", "no reader", "slow reader"] {
         let mut child = process::Command::new(env::current_exe().expect("ourselves"))
             .args(["--exact", "stdio_process", "--nocapture", "--quiet"])
             .env("MCP_TEST_STDIO", how)
@@ -249,6 +250,13 @@ fn stands_between_stdin_and_stdout() {
             "no reader" => {
                 drop(stdout);
                 stdin.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"ping\"}\n").expect("a request");
+                kept = Some(stdin);
+            }
+            "slow reader" => {
+                // Nobody reads all of the answer.
+                stdin.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"ping\"}\n").expect("a request");
+                let mut some = [0; 1000];
+                stdout.read_exact(&mut some).expect("a part");
                 kept = Some(stdin);
             }
             _ => kept = Some(stdin),

@@ -14,6 +14,7 @@ mod auth;
 mod child;
 mod remote;
 mod reply;
+mod resume;
 mod url;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ use log::{debug, info, warn};
 
 use super::auth::Auth;
 use super::reply::{answers, hint, status_text};
+use super::resume::{LISTENING, RETRY_FIRST, RETRY_MAX, STANDALONE, Stream};
 use super::url;
 use crate::config::{Origin, RemoteTransport};
 use crate::core::Core;
@@ -56,56 +57,34 @@ pub(crate) struct Post {
     challenged: bool,
 }
 
-/// The number of the stream that a GET opens.
-const STANDALONE: u64 = 0;
-/// First wait before a broken stream is taken up again, unless the server says otherwise.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest such wait.
-const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Times a stream of a request is taken up without a new event before the request fails.
-const RETRIES: u32 = 5;
-/// How long the first requests wait for the answer to the GET.
-const LISTENING: Duration = Duration::from_secs(1);
 /// Redirects that are followed in a row.
 const MAX_HOPS: u8 = 5;
 /// Bytes of an error body that are read.
 const MAX_ERROR: usize = 64 * 1024;
 
 #[derive(Debug)]
-struct Conversation {
+pub(super) struct Conversation {
     server: usize,
     /// Where it was redirected to, or as configured.
     url: String,
-    mode: Mode,
+    pub(super) mode: Mode,
     session: Option<String>,
     revision: Option<String>,
     waiting: VecDeque<Post>,
     /// Nothing may overtake this request: the head of its response is awaited.
-    barrier: Option<FetchId>,
-    streams: BTreeMap<u64, Stream>,
+    pub(super) barrier: Option<FetchId>,
+    pub(super) streams: BTreeMap<u64, Stream>,
     /// Why Streamable HTTP was given up.
     refused: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     /// Streamable HTTP, if the first answer does not say otherwise.
     Detect,
     Streamable,
     /// Where to POST, once it is known.
     Sse(Option<String>),
-}
-
-/// An event stream, over its connections.
-#[derive(Debug)]
-struct Stream {
-    fetch: Option<FetchId>,
-    last_id: Option<String>,
-    retry: Option<Duration>,
-    /// Connections in a row that brought nothing.
-    tries: u32,
-    /// The request it belongs to is answered.
-    answered: bool,
 }
 
 #[derive(Debug)]
@@ -131,7 +110,7 @@ impl Fetch {
 }
 
 #[derive(Debug)]
-enum Purpose {
+pub(super) enum Purpose {
     Post(Post),
     /// A GET for a stream: of a request, or the standalone one.
     Stream(u64),
@@ -154,7 +133,7 @@ enum Body {
 
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
-    table: BTreeMap<RemoteId, Conversation>,
+    pub(super) table: BTreeMap<RemoteId, Conversation>,
     fetches: BTreeMap<FetchId, Fetch>,
     /// By server: all its conversations share one token.
     auth: BTreeMap<usize, Auth>,
@@ -228,7 +207,7 @@ impl Remotes {
     }
 
     /// Sends what may be sent.
-    fn pump(&mut self, core: &mut Core, id: RemoteId) {
+    pub(super) fn pump(&mut self, core: &mut Core, id: RemoteId) {
         while let Some(conversation) = self.table.get_mut(&id)
             && conversation.barrier.is_none()
             && conversation.mode != Mode::Sse(None)
@@ -271,7 +250,7 @@ impl Remotes {
     }
 
     /// Opens a stream by GET.
-    fn get(&mut self, core: &mut Core, id: RemoteId, purpose: Purpose, hops: u8) {
+    pub(super) fn get(&mut self, core: &mut Core, id: RemoteId, purpose: Purpose, hops: u8) {
         let Some(conversation) = self.table.get(&id) else { return };
         let url = conversation.url.clone();
         let mut headers = Headers::new();
@@ -768,47 +747,6 @@ impl Remotes {
         }
     }
 
-    /// The connection of a stream is gone: it is taken up again, or its request fails.
-    fn stream_ended(&mut self, core: &mut Core, owner: RemoteId, number: u64, text: &str) -> Vec<(RemoteId, Said)> {
-        let Some(conversation) = self.table.get_mut(&owner) else { return Vec::new() };
-        let Some(stream) = conversation.streams.get_mut(&number) else { return Vec::new() };
-        stream.fetch = None;
-        stream.tries += 1;
-        let standalone = number == STANDALONE;
-        if stream.answered {
-            conversation.streams.remove(&number);
-        } else if standalone || (stream.last_id.is_some() && stream.tries <= RETRIES) {
-            let backoff = RETRY_FIRST.saturating_mul(1 << (stream.tries - 1).min(5)).min(RETRY_MAX);
-            let wait = stream.retry.filter(|_| stream.tries == 1).unwrap_or(backoff);
-            core.after(wait, Deadline::Stream(owner, number));
-        } else {
-            conversation.streams.remove(&number);
-            return vec![(owner, Said::Failed { number, text: text.into() })];
-        }
-        Vec::new()
-    }
-
-    /// The GET had its time to be answered.
-    pub(crate) fn listening(&mut self, core: &mut Core, id: RemoteId) {
-        if let Some(conversation) = self.table.get_mut(&id)
-            && conversation.barrier.is_some()
-            && conversation.barrier == conversation.streams.get(&STANDALONE).and_then(|stream| stream.fetch)
-        {
-            conversation.barrier = None;
-            self.pump(core, id);
-        }
-    }
-
-    /// Time to take up a stream again.
-    pub(crate) fn reopen(&mut self, core: &mut Core, owner: RemoteId, number: u64) {
-        let Some(conversation) = self.table.get(&owner) else { return };
-        if matches!(conversation.mode, Mode::Sse(_)) {
-            self.get(core, owner, Purpose::Sse, 1);
-        } else if conversation.streams.contains_key(&number) {
-            self.get(core, owner, Purpose::Stream(number), 0);
-        }
-    }
-
     /// Without a token nothing can be sent.
     fn token_failed(&mut self, owner: RemoteId, text: &str) -> Vec<(RemoteId, Said)> {
         let mut said = Vec::new();
@@ -874,12 +812,6 @@ impl Remotes {
     /// Forgets whatever would not end.
     pub(crate) fn abandon_all(&mut self) {
         *self = Remotes::default();
-    }
-}
-
-impl Stream {
-    const fn new() -> Self {
-        Stream { fetch: None, last_id: None, retry: None, tries: 0, answered: false }
     }
 }
 
