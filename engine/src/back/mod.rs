@@ -424,7 +424,9 @@ impl Back {
     /// Nobody used this link for a while.
     pub(crate) fn idle(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get(&id) else { return };
-        if link.unused && self.links.values().filter(|other| other.server == link.server).count() > 1 {
+        let alone = self.links.values().filter(|other| other.server == link.server).count() == 1;
+        // A conversation with a remote server is soon begun again; a process may have been slow to start.
+        if link.unused && !(alone && matches!(link.peer, Some(Peer::Child(_)))) {
             self.release(core, id);
         }
     }

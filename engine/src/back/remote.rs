@@ -16,7 +16,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use super::auth::Auth;
-use super::reply::{answers, hint, status_text};
+use super::reply::{answers, error_of, hint, message_of, status_text};
 use super::resume::{LISTENING, RETRY_FIRST, RETRY_MAX, STANDALONE, Stream};
 use super::url;
 use crate::config::{Origin, RemoteTransport};
@@ -714,10 +714,11 @@ impl Remotes {
         body: &[u8],
     ) -> Vec<(RemoteId, Said)> {
         let Some(conversation) = self.table.get_mut(&owner) else { return Vec::new() };
-        let error = rpc::parse(body).ok().and_then(|message| match message.kind {
-            Kind::Response { outcome: Err(error), .. } => Some(error.get().to_owned()),
-            _ => None,
-        });
+        let error = error_of(body);
+        let text = match error.as_deref().and_then(message_of) {
+            Some(words) => format!("{text}: {words}"),
+            None => text,
+        };
         if status == 404 && conversation.session.is_some() {
             // It was not processed: the next conversation sends it again. And nobody is there to hear DELETE.
             conversation.session = None;

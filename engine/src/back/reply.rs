@@ -48,3 +48,17 @@ pub(super) const fn hint(kind: FetchErrorKind) -> &'static str {
         FetchErrorKind::Timeout | FetchErrorKind::Protocol | FetchErrorKind::Cancelled => "",
     }
 }
+
+/// The error in a body that is a JSON-RPC error response, raw.
+pub(super) fn error_of(body: &[u8]) -> Option<String> {
+    match rpc::parse(body).ok()?.kind {
+        Kind::Response { outcome: Err(error), .. } => Some(error.get().to_owned()),
+        _ => None,
+    }
+}
+
+/// The message of such an error, if it is short enough to be repeated.
+pub(super) fn message_of(error: &str) -> Option<String> {
+    let [message] = rpc::members(error, ["message"]).ok()?;
+    rpc::string(message?).filter(|text| text.len() <= 300).map(std::borrow::Cow::into_owned)
+}

@@ -291,6 +291,8 @@ impl World {
             assert!(out.permitted, "the end of {pipe:?} was not asked for");
             (out.permitted, out.ended) = (false, true);
             out.buffer.clear();
+            // Who talks to us by stdin ends us by ending it.
+            self.stopping |= pipe == Pipe::Stdin;
         }
         self.event(Owned::Closed(pipe, kind));
     }
