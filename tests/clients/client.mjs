@@ -167,6 +167,11 @@ function sampledText(text) {
 const longDone = (duration, steps) =>
   `Long running operation completed. Duration: ${duration} seconds, Steps: ${steps}.`;
 const ticks = (steps) => Array.from({ length: steps }, (_, i) => [i + 1, steps]);
+/**
+ * What the SDK told the caller of the progress. It defers notifications but not answers, so the last step is lost on it if
+ * both come in one piece; that they came is for the checks of Link.progress() to say.
+ */
+const reported = (seen, steps) => equal(seen, ticks(steps).slice(0, Math.max(seen.length, steps - 1)));
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 
 /** Start a call, and cancel it as a user would once it has made some progress. Returns its number. */
@@ -276,7 +281,7 @@ const everything = {
     const operation = { duration: 0.5, steps: 5 };
     const onprogress = ({ progress, total }) => steps.push([progress, total]);
     equal(await link.text("trigger-long-running-operation", operation, { onprogress }), longDone(0.5, 5));
-    equal(steps, ticks(5));
+    reported(steps, 5);
     // The SDK's own token is the number of the request; a token may also be a string.
     equal(link.progress(), ticks(5).map((tick) => [link.calls()[0], ...tick]));
     link.seen.length = 0;
@@ -440,7 +445,7 @@ const everything = {
         ...range(20).map((i) => link.text("echo", { message: `${name} ${i}` })),
       ]);
       equal(answers, [longDone(1, steps), longDone(1, steps), ...range(20).map((i) => `Echo: ${name} ${i}`)]);
-      equal(seen, ticks(steps));
+      reported(seen, steps);
       const tagged = link.progress().filter(([token]) => token === "same");
       equal(tagged, ticks(steps).map((tick) => ["same", ...tick]));
       equal(link.progress().length, 2 * steps);
