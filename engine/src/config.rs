@@ -207,7 +207,7 @@ pub enum Origin {
 }
 
 /// A server to reach over HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Remote {
     /// Its endpoint, `http` or `https`.
     pub url: Secret<String>,
@@ -217,6 +217,18 @@ pub struct Remote {
     pub headers: Headers,
     /// How to prove who we are, beside those headers.
     pub credentials: Credentials,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Remote")
+            .field("url", &self.url)
+            .field("transport", &self.transport)
+            .field("headers", &names)
+            .field("credentials", &self.credentials)
+            .finish()
+    }
 }
 
 /// How to speak to a remote server.

@@ -393,7 +393,9 @@ impl Engine {
                 self.front.reply(&mut self.core, stream, 200, error);
             }
             for call in parting.calls {
-                self.back.forget_call(&mut self.core, parting.link, call);
+                if self.back.forget_call(&mut self.core, parting.link, call) {
+                    self.router.bury(&mut self.core, call);
+                }
             }
             for line in parting.lines {
                 // A server that does not even read this is told by its end.
@@ -695,11 +697,14 @@ impl Engine {
     fn fire(&mut self, deadline: Deadline) {
         match deadline {
             Deadline::Call(call) => {
-                if let Some(link) = self.router.link_of_call(call) {
-                    self.back.forget_call(&mut self.core, link, call.0);
-                }
+                let link = self.router.link_of_call(call);
                 for step in self.router.call_late(&mut self.core, call) {
                     self.run(step);
+                }
+                if let Some(link) = link
+                    && self.back.forget_call(&mut self.core, link, call.0)
+                {
+                    self.router.bury(&mut self.core, call.0);
                 }
             }
             Deadline::Ask(ask) => {

@@ -258,10 +258,23 @@ impl Headers {
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What proves who somebody is stays out of every log: credentials, cookies and session ids.
-        const SECRET: [&str; 6] =
-            ["authorization", "cookie", "mcp-session-id", "proxy-authorization", "set-cookie", "x-api-key"];
-        f.debug_map().entries(self.iter().map(|(n, v)| (n, if SECRET.contains(&n) { "***" } else { v }))).finish()
+        // Any field may prove who somebody is. These do not; the values of all others stay out of every log.
+        const PLAIN: [&str; 13] = [
+            "accept",
+            "allow",
+            "cache-control",
+            "connection",
+            "content-length",
+            "content-type",
+            "host",
+            "last-event-id",
+            "mcp-protocol-version",
+            "origin",
+            "retry-after",
+            "transfer-encoding",
+            "user-agent",
+        ];
+        f.debug_map().entries(self.iter().map(|(n, v)| (n, if PLAIN.contains(&n) { v } else { "***" }))).finish()
     }
 }
 

@@ -585,6 +585,13 @@ impl Router {
         self.calls.get(&call).filter(|call| call.link == link).map(|_| call)
     }
 
+    /// Nothing more about this call can come from the server: there is no need to remember whose it was.
+    pub(crate) fn bury(&mut self, core: &mut Core, id: u64) {
+        if self.calls.get(&CallId(id)).is_some_and(|call| call.client.is_none()) {
+            self.close_call(core, CallId(id));
+        }
+    }
+
     /// The link of a call.
     pub(crate) fn link_of_call(&self, call: CallId) -> Option<LinkId> {
         self.calls.get(&call).map(|call| call.link)

@@ -101,7 +101,8 @@ impl Proxy {
     /// # Errors
     ///
     /// The configuration is wrong, the listener is missing or not usable, or a certificate or a key is not.
-    pub fn new(config: Config, listener: impl Into<Option<TcpListener>>) -> Result<(Proxy, Stopper), StartError> {
+    pub fn new(mut config: Config, listener: impl Into<Option<TcpListener>>) -> Result<(Proxy, Stopper), StartError> {
+        config.started = time::SystemTime::now().duration_since(time::UNIX_EPOCH).ok();
         let engine = Engine::new(config.clone(), Instant::ZERO).map_err(StartError::Config)?;
         let listener = listener.into();
         if listener.is_none() && config.front == FrontKind::Http {

@@ -694,9 +694,11 @@ impl Back {
     }
 
     /// Nobody waits for the answer to this call any more.
-    pub(crate) fn forget_call(&mut self, core: &mut Core, link: LinkId, number: u64) {
-        if let Some(Peer::Remote(remote)) = self.links.get(&link).and_then(|l| l.peer) {
-            self.remotes.forget_call(core, remote, number);
+    /// True if nothing more about it can come.
+    pub(crate) fn forget_call(&mut self, core: &mut Core, link: LinkId, number: u64) -> bool {
+        match self.links.get(&link).and_then(|l| l.peer) {
+            Some(Peer::Remote(remote)) => self.remotes.forget_call(core, remote, number),
+            _ => false,
         }
     }
 

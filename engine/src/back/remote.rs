@@ -760,9 +760,11 @@ impl Remotes {
         said
     }
 
-    /// Nobody waits for the answer to this request any more.
-    pub(crate) fn forget_call(&mut self, core: &mut Core, id: RemoteId, number: u64) {
-        let Some(conversation) = self.table.get_mut(&id) else { return };
+    /// Nobody waits for the answer to this request any more. True if whatever the server still says about it could only
+    /// come on the stream that is closed with this.
+    pub(crate) fn forget_call(&mut self, core: &mut Core, id: RemoteId, number: u64) -> bool {
+        let Some(conversation) = self.table.get_mut(&id) else { return false };
+        let streamable = conversation.mode == Mode::Streamable;
         conversation.waiting.retain(|post| post.number != Some(number));
         conversation.streams.remove(&number);
         core.timers.clear(Deadline::Stream(id, number));
@@ -774,6 +776,7 @@ impl Remotes {
         for fetch in mine.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.give_up(core, fetch);
         }
+        streamable
     }
 
     /// Ends a conversation; the remote is told if it knows a session.

@@ -44,8 +44,8 @@ pub(super) const fn hint(kind: FetchErrorKind) -> &'static str {
             ". Is it running? Check host, port and firewall; inside a container, localhost is the container itself"
         }
         FetchErrorKind::Name => ". Check the host name in the URL",
-        FetchErrorKind::Tls => ". --verify-ssl FILE trusts a certificate",
-        FetchErrorKind::Timeout | FetchErrorKind::Protocol | FetchErrorKind::Cancelled => "",
+        // What to do about a certificate is the driver's to say: it saw it.
+        FetchErrorKind::Tls | FetchErrorKind::Timeout | FetchErrorKind::Protocol | FetchErrorKind::Cancelled => "",
     }
 }
 

@@ -94,12 +94,13 @@ impl Front {
         if exchange.phase != Phase::Streaming || exchange.outbox.is_closing() {
             return;
         }
-        let mut frame = b"event: message\n".to_vec();
-        sse::encode(&mut frame, None, message);
-        exchange.outbox.push(core, frame);
         if !dedicated && exchange.outbox.backlog() > core.config.limits.max_queue {
             warn!("session#{}: its client reads too slowly; its stream is closed", id.0);
             exchange.outbox.close(core);
+            return;
         }
+        let mut frame = b"event: message\n".to_vec();
+        sse::encode(&mut frame, None, message);
+        exchange.outbox.push(core, frame);
     }
 }

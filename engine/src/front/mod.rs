@@ -566,18 +566,18 @@ impl Front {
             }
             return;
         };
-        stream.sent = stream.last_event;
         let Some(exchange) = self.exchanges.get_mut(&exchange) else { return };
         if exchange.outbox.is_closing() {
             return;
         }
-        exchange.outbox.push(core, frame);
-        let slow = exchange.outbox.backlog() > max;
-        if slow && !session.dedicated {
+        if exchange.outbox.backlog() > max && !session.dedicated {
             warn!("session#{}: its client reads too slowly; its stream is closed", id.session.0);
             exchange.outbox.close(core);
             stream.attached.pop();
+            return;
         }
+        stream.sent = stream.last_event;
+        exchange.outbox.push(core, frame);
     }
 
     /// Answers with the error that a refusal is.

@@ -12,7 +12,7 @@ const MAX_HEAD: usize = 4 * 1024;
 /// ```
 /// use mcp_proxy_engine::wire::gzip::Gunzip;
 /// let mut gunzip = Gunzip::new();
-/// let mut input = &b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x4b\xcc\x03\0\xb9\x6b\x92\x0d\x02\0\0\0"[..];
+/// let mut input = &b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x4b\xcc\x03\x00\x46\x04\x35\x97\x02\x00\x00\x00"[..];
 /// let mut output = [0; 16];
 /// let n = gunzip.next(&mut input, &mut output)?;
 /// assert_eq!(&output[..n], b"an");
