@@ -1,137 +1,15 @@
-//! The command line: the flags, and the one step that turns what people type into what argh reads.
+//! The command line: the one step that turns what people type into what argh reads.
 //!
 //! argh knows the flags, their types and their texts. It does not know what users of the Python program type every day:
 //! `--port=8080`, `-e KEY VALUE`, flags after the command, `--no-debug`, abbreviations. [`parse`] rewrites those forms
 //! with the table that argh itself gives out, so no second list of flags exists that could drift away from [`Flags`].
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
-use log::LevelFilter;
-use mcp_proxy_engine::{Secret, SessionMode};
 
 use crate::Failure;
-
-/// Every flag. The field order is the order of `--help`.
-///
-/// `arg_name` is more than a text for people, it also says how many values a flag takes on the command line:
-/// one word is one value, two words are two values (joined by `=` for argh), a name that ends in `...` is one value or
-/// more, and `yes|no` is none, because such a flag is typed as `--flag` or `--no-flag`.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(help_triggers("-h", "--help"))]
-#[argh(description = "Runs an MCP server that speaks stdio and offers it over HTTP.")]
-pub(crate) struct Flags {
-    /// port to listen on; 0, the default, takes a free one and shows it in the log
-    #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
-    pub(crate) port: Option<u16>,
-    /// address or name to listen on (default 127.0.0.1); 0.0.0.0 is every IPv4 address of this machine, :: is every
-    /// address
-    #[argh(option, arg_name = "HOST")]
-    pub(crate) host: Option<String>,
-    /// web pages of this origin may call, for example https://app.example; '*' allows all. Pages served from this
-    /// machine always may. Takes all values up to the next option, so write -- before the command
-    #[argh(option, arg_name = "ORIGIN...")]
-    pub(crate) allow_origin: Vec<String>,
-    /// a further name that requests may address this proxy by (the Host header, without the port); '*' allows all.
-    /// Repeatable
-    #[argh(option, arg_name = "HOST")]
-    pub(crate) allow_host: Vec<String>,
-    /// old name of --port
-    #[argh(option, arg_name = "PORT", hidden_help, from_str_fn(parse_port))]
-    pub(crate) sse_port: Option<u16>,
-    /// old name of --host
-    #[argh(option, arg_name = "HOST", hidden_help)]
-    pub(crate) sse_host: Option<String>,
-    /// another name of --allow-origin
-    #[argh(option, arg_name = "ORIGIN...", hidden_help)]
-    pub(crate) allow_cors: Vec<String>,
-
-    /// a variable for the server; KEY=VALUE works too. Repeatable
-    #[argh(option, short = 'e', arg_name = "KEY VALUE", from_str_fn(parse_variable))]
-    pub(crate) env: Vec<(String, Secret<String>)>,
-    /// hand the whole environment of the proxy to the server; without this it gets HOME, LOGNAME, PATH, SHELL, TERM
-    /// and USER only
-    #[argh(option, arg_name = "yes|no", default = "false")]
-    pub(crate) pass_environment: bool,
-    /// directory to run the server in
-    #[argh(option, arg_name = "DIRECTORY")]
-    pub(crate) cwd: Option<PathBuf>,
-    /// serve the small MCP server that is built in, to try things out; takes no command
-    #[argh(switch)]
-    pub(crate) demo: bool,
-    /// be that small MCP server, on stdin and stdout
-    #[argh(switch, hidden_help)]
-    pub(crate) demo_server: bool,
-
-    /// which clients share one server process: shared (the default; clients the server cannot tell apart), per-session
-    /// or per-request
-    #[argh(option, arg_name = "MODE", default = "SessionMode::Shared", from_str_fn(parse_mode))]
-    pub(crate) session_mode: SessionMode,
-    /// give out no session ids: every request stands alone
-    #[argh(option, arg_name = "yes|no", default = "false")]
-    pub(crate) stateless: bool,
-
-    /// longest time from the start of a server process until it is ready (default 120)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) start_timeout: Option<Duration>,
-    /// longest time until the answer to a call; a progress notification starts it anew (default 3600)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) request_timeout: Option<Duration>,
-    /// a session that nobody uses ends after this time (default 1800)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) session_timeout: Option<Duration>,
-    /// an open event stream carries a comment this often (default 15)
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
-    pub(crate) keepalive: Option<Duration>,
-    /// largest body of a request (default 4194304)
-    #[argh(option, arg_name = "BYTES", from_str_fn(parse_count))]
-    pub(crate) max_body_size: Option<usize>,
-    /// largest message from the server (default 67108864)
-    #[argh(option, arg_name = "BYTES", from_str_fn(parse_count))]
-    pub(crate) max_message_size: Option<usize>,
-    /// sessions alive at once (default 10000)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_sessions: Option<usize>,
-    /// server processes alive at once (default 256)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_children: Option<usize>,
-    /// calls waiting for one server process (default 4096)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_calls: Option<usize>,
-    /// connections open at once (default 10000)
-    #[argh(option, arg_name = "NUMBER", from_str_fn(parse_count))]
-    pub(crate) max_connections: Option<usize>,
-
-    /// what to log: TRACE, DEBUG, INFO (the default), WARNING, ERROR, CRITICAL or NONE; lower case works too
-    #[argh(option, arg_name = "LEVEL", default = "LevelFilter::Info", from_str_fn(parse_level))]
-    pub(crate) log_level: LevelFilter,
-    /// log at DEBUG, whatever --log-level says
-    #[argh(option, arg_name = "yes|no", default = "false")]
-    pub(crate) debug: bool,
-    /// what drives the sockets and processes: smol (the default; one thread, many connections) or blocking (a thread
-    /// for each)
-    #[argh(option, arg_name = "RUNTIME", default = "Runtime::Smol", from_str_fn(parse_runtime))]
-    pub(crate) runtime: Runtime,
-    /// print the version
-    #[argh(switch)]
-    pub(crate) version: bool,
-}
-
-impl Flags {
-    /// The level to log at: `--debug` wins over `--log-level`, unless that is TRACE.
-    pub(crate) fn level(&self) -> LevelFilter {
-        if self.debug { self.log_level.max(LevelFilter::Debug) } else { self.log_level }
-    }
-}
-
-/// The driver to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Runtime {
-    Smol,
-    Blocking,
-}
+use crate::flags::{Flags, PYTHON};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -148,23 +26,16 @@ pub(crate) struct CommandLine {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Flags of the Python program that this version does not have. Whoever types one should not be told it is unknown.
-const NOT_YET: [&str; 15] = [
-    "--headers",
-    "-H",
-    "--transport",
-    "--client-id",
-    "--client-secret",
-    "--token-url",
-    "--username",
-    "--password",
-    "--digest",
-    "--verify-ssl",
-    "--no-verify-ssl",
-    "--api-access-token",
-    "--named-server",
-    "--named-server-config",
-    "--expose-header",
+/// Flags of other programs, with what to write here instead.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("--stdio", "Write the command itself: mcp-proxy --port 8000 -- COMMAND."),
+    ("--sse", "Write the URL itself: mcp-proxy --transport sse URL."),
+    ("--streamableHttp", "Write the URL itself: mcp-proxy --transport streamablehttp URL."),
+    ("--outputTransport", "A command is served as Streamable HTTP and as SSE at once, a URL on stdin and stdout."),
+    ("--oauth2Bearer", "Write --api-access-token TOKEN."),
+    ("--stateful", "Write --session-mode per-session."),
+    ("--logLevel", "Write --log-level LEVEL."),
+    ("--apiKey", "Write --auth-token TOKEN."),
 ];
 
 /// Reads a command line (without the name of the program).
@@ -213,7 +84,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
         // A flag of ours is not taken for a value: it was forgotten. Any other word with a dash may be one (-Xmx1g).
         let mut next = |wanted: &dyn Fn(&str) -> bool| {
             let word = words.next_if(|w| w != "--" && w.to_str().is_none_or(wanted))?;
-            Some(word.into_string().map_err(|w| Failure::usage(format!("the value {w:?} of {name} is not UTF-8"))))
+            Some(word.into_string().map_err(|_| Failure::usage(format!("the value of {name} is not UTF-8"))))
         };
         let not_ours = |word: &str| !matches!(find(info.flags, word), Ok(Some(_)));
 
@@ -224,6 +95,15 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             }
             Arity::None => values.push(String::new()),
             Arity::YesNo => values.push((!off).to_string()),
+            Arity::Maybe(_) if off && attached.is_some() => {
+                return Err(Failure::usage(format!("{} takes no value", name.replacen("--", "--no-", 1))));
+            }
+            Arity::Maybe(_) if off => values.push("false".to_owned()),
+            Arity::Maybe(_) => values.push(match attached {
+                Some(value) => value.to_owned(),
+                // argparse would take a URL for the value, and miss it afterwards.
+                None => next(&|word| !word.starts_with('-') && !word.contains("://")).unwrap_or(Ok("true".into()))?,
+            }),
             Arity::One(what) => match attached {
                 Some(value) => values.push(value.to_owned()),
                 None => values.push(next(&not_ours).ok_or_else(|| needs(&format!("a value: {what}")))??),
@@ -231,7 +111,10 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             Arity::Two(what) => {
                 let both = || needs(&format!("two values: {what}"));
                 let first = attached.map(|v| Ok(v.to_owned())).or_else(|| next(&not_ours)).ok_or_else(both)??;
-                let pair = if first.contains('=') {
+                let pair = if name == "--headers" && first.contains(':') {
+                    let (name, value) = first.split_once(':').unwrap_or_default();
+                    format!("{name}={}", value.trim_start())
+                } else if first.contains('=') {
                     first
                 } else if attached.is_some() {
                     return Err(both());
@@ -292,6 +175,7 @@ fn reword(error: &str) -> String {
 pub(crate) enum Arity<'a> {
     None,
     YesNo,
+    Maybe(&'a str),
     One(&'a str),
     Two(&'a str),
     Many(&'a str),
@@ -301,6 +185,7 @@ pub(crate) fn arity<'a>(flag: &FlagInfo<'a>) -> Arity<'a> {
     match flag.kind {
         FlagInfoKind::Switch => Arity::None,
         FlagInfoKind::Option { arg_name: "yes|no" } => Arity::YesNo,
+        FlagInfoKind::Option { arg_name } if arg_name.starts_with('[') => Arity::Maybe(arg_name),
         FlagInfoKind::Option { arg_name } => match arg_name.strip_suffix("...") {
             Some(what) => Arity::Many(what),
             None if arg_name.contains(' ') => Arity::Two(arg_name),
@@ -328,11 +213,11 @@ impl Miss {
     fn explain(self, command: &[OsString]) -> Failure {
         Failure::usage(match self {
             Miss::Ambiguous { word, names } => format!("{word} is ambiguous: it could be {}", names.join(" or ")),
-            Miss::Unknown { word, .. } if NOT_YET.contains(&&*word) => {
-                format!("{word} is not supported by this version")
-            }
             Miss::Unknown { word, nearest } => {
                 let mut text = format!("unknown option {word}.");
+                if let Some((_, instead)) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == word) {
+                    return Failure::usage(format!("{text} {instead}"));
+                }
                 if let Some(nearest) = nearest {
                     text.push_str(&format!(" Did you mean {nearest}?"));
                 }
@@ -361,7 +246,8 @@ fn find<'a, 'w>(flags: &'a [FlagInfo<'a>], word: &'w str) -> Result<Option<Hit<'
     let names = || {
         flags.iter().flat_map(|flag| {
             let short = flag.short.or((flag.long == "--help").then_some('h')).map(|c| format!("-{c}"));
-            let off = matches!(arity(flag), Arity::YesNo).then(|| flag.long.replacen("--", "--no-", 1));
+            let off =
+                matches!(arity(flag), Arity::YesNo | Arity::Maybe(_)).then(|| flag.long.replacen("--", "--no-", 1));
             let long = Some(flag.long.to_owned());
             [(long, false), (off, true), (short, false)]
                 .into_iter()
@@ -372,7 +258,12 @@ fn find<'a, 'w>(flags: &'a [FlagInfo<'a>], word: &'w str) -> Result<Option<Hit<'
         return Ok(Some(Hit { flag, off, attached }));
     }
     if typed.starts_with("--") {
-        let abbreviated: Vec<_> = names().filter(|(name, flag, _)| !flag.hidden && name.starts_with(typed)).collect();
+        let mut abbreviated: Vec<_> =
+            names().filter(|(name, flag, _)| !flag.hidden && name.starts_with(typed)).collect();
+        // What meant one flag of the Python program still means that one.
+        if abbreviated.iter().filter(|(_, flag, _)| PYTHON.contains(&flag.long)).count() == 1 {
+            abbreviated.retain(|(_, flag, _)| PYTHON.contains(&flag.long));
+        }
         match &abbreviated[..] {
             [] => {}
             [(_, flag, off)] => return Ok(Some(Hit { flag, off: *off, attached })),
@@ -411,57 +302,14 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "must be a number from 0 to 65535".into())
-}
-
-fn parse_variable(text: &str) -> Result<(String, Secret<String>), String> {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    Ok((name.into(), Secret::new(value.into())))
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let wait = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
-    wait.filter(|wait| !wait.is_zero()).ok_or_else(|| "must be a number of seconds above 0, such as 30 or 2.5".into())
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number of at least 1".into())
-}
-
-fn parse_mode(text: &str) -> Result<SessionMode, String> {
-    match text {
-        "shared" => Ok(SessionMode::Shared),
-        "per-session" => Ok(SessionMode::PerSession),
-        "per-request" => Ok(SessionMode::PerRequest),
-        _ => Err("must be shared, per-session or per-request".into()),
-    }
-}
-
-fn parse_runtime(text: &str) -> Result<Runtime, String> {
-    match text {
-        "smol" => Ok(Runtime::Smol),
-        "blocking" => Ok(Runtime::Blocking),
-        _ => Err("must be smol or blocking".into()),
-    }
-}
-
-/// The names are Python's; ours has no level for CRITICAL.
-fn parse_level(text: &str) -> Result<LevelFilter, String> {
-    match &*text.to_ascii_uppercase() {
-        "TRACE" => Ok(LevelFilter::Trace),
-        "DEBUG" => Ok(LevelFilter::Debug),
-        "INFO" => Ok(LevelFilter::Info),
-        "WARNING" | "WARN" => Ok(LevelFilter::Warn),
-        "ERROR" | "CRITICAL" => Ok(LevelFilter::Error),
-        "NONE" | "OFF" => Ok(LevelFilter::Off),
-        _ => Err("must be TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL or NONE".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use log::LevelFilter;
+    use mcp_proxy_engine::SessionMode;
+
     use super::*;
+    use crate::flags::Runtime;
+    use crate::local::split_words;
 
     fn parse_words(words: &[&str]) -> Result<CommandLine, String> {
         match parse(words.iter().map(Into::into)) {
@@ -475,21 +323,9 @@ mod tests {
         }
     }
 
-    /// Splits at blanks; a quoted word keeps its blanks.
-    fn words(line: &str) -> Vec<String> {
-        let mut words = Vec::new();
-        for (n, part) in line.split('\'').enumerate() {
-            match n % 2 {
-                0 => words.extend(part.split_whitespace().map(str::to_owned)),
-                _ => words.push(part.to_owned()),
-            }
-        }
-        words
-    }
-
     /// What was understood: everything that is not a default, in the order of the struct, then the command.
     fn understood(line: &str) -> String {
-        let words = words(line);
+        let words = split_words(line).unwrap();
         let line = match parse_words(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
             Ok(line) => line,
             Err(text) => return format!("error: {text}"),
@@ -507,10 +343,25 @@ mod tests {
         for (name, value) in &f.env {
             say(name, Some(value.reveal().clone()));
         }
-        say("pass", f.pass_environment.then(String::new));
+        say("pass", f.pass_environment.map(|pass| pass.to_string()));
+        for (name, value) in &f.headers {
+            say(name, Some(value.reveal().clone()));
+        }
+        for (name, command) in &f.named_server {
+            say(name, Some(format!("[{command}]")));
+        }
+        for (header, name) in &f.env_from_header {
+            say(header, Some(format!("${name}")));
+        }
+        say("transport", f.transport.map(|t| format!("{t:?}")));
+        say("verify", f.verify_ssl.clone());
+        say("url_env", (!f.allow_url_env.is_empty()).then(|| f.allow_url_env.join("+")));
+        say("user", f.username.clone());
+        say("token_url", f.token_url.clone());
+        say("digest", f.digest.then(String::new));
         say("cwd", f.cwd.as_ref().map(|d| d.display().to_string()));
         say("demo", f.demo.then(String::new));
-        say("mode", (f.session_mode != SessionMode::Shared).then(|| format!("{:?}", f.session_mode)));
+        say("mode", f.session_mode.filter(|mode| *mode != SessionMode::Shared).map(|mode| format!("{mode:?}")));
         say("stateless", f.stateless.then(String::new));
         say("start", f.start_timeout.map(|t| format!("{t:?}")));
         say("keepalive", f.keepalive.map(|t| format!("{t:?}")));
@@ -534,8 +385,42 @@ mod tests {
             ("your-command --port 8080 -e KEY VALUE -e OTHER 2", "port=8080 KEY=VALUE OTHER=2 | your-command"),
             ("your-command --port 8080 --allow-origin '*'", "port=8080 origins=* | your-command"),
             ("your-command --port 8080 --allow-origin=*", "port=8080 origins=* | your-command"),
-            ("--pass-environment --port=8096 --sse-host 0.0.0.0 uvx f", "port=8096 sse_host=0.0.0.0 pass= | uvx,f"),
-            ("--port=8080 --named-server fetch 'uvx f'", "error: --named-server is not supported by this version"),
+            ("--pass-environment --port=8096 --sse-host 0.0.0.0 uvx f", "port=8096 sse_host=0.0.0.0 pass=true | uvx,f"),
+            ("--port=8080 --named-server fetch 'uvx f'", "port=8080 fetch=[uvx f] | "),
+            ("--named-server=a='x y' --named-server b z", "a=[x y] b=[z] | "),
+            // Remote servers.
+            ("-H X-A 1 -H X-B=2 http://h", "X-A=1 X-B=2 | http://h"),
+            ("-H 'X-A: a=b: c' --header 'Y:z' http://h", "X-A=a=b: c Y=z | http://h"),
+            ("--headers Authorization 'Bearer T' http://h", "Authorization=Bearer T | http://h"),
+            ("--transport sse http://h", "transport=Sse | http://h"),
+            ("--transport=streamablehttp http://h", "transport=StreamableHttp | http://h"),
+            ("--transport streamable-http http://h", "transport=StreamableHttp | http://h"),
+            ("--tr http http://h", "transport=StreamableHttp | http://h"),
+            (
+                "--transport ws http://h",
+                "error: bad value \"ws\" for --transport: it must be streamablehttp, sse or auto",
+            ),
+            ("--verify-ssl http://h", "verify=true | http://h"),
+            ("--verify-ssl no http://h", "verify=no | http://h"),
+            ("--verify-ssl=/ca.pem http://h", "verify=/ca.pem | http://h"),
+            ("http://h --verify-ssl", "verify=true | http://h"),
+            ("--verify-ssl --port 1 http://h", "port=1 verify=true | http://h"),
+            ("--verify-ssl -- http://h", "verify=true | http://h"),
+            ("--verify-ssl --no-verify-ssl http://h", "verify=false | http://h"),
+            ("--no-verify-ssl=1 http://h", "error: --no-verify-ssl takes no value"),
+            ("--user u --di http://h", "user=u digest= | http://h"),
+            ("--env-from-header X-Token=TOKEN --allow-url-env A --allow-url-env B x", "x-token=$TOKEN url_env=A+B | x"),
+            ("--env-from-header X x", "error: bad value \"X\" for --env-from-header: it must be HEADER=NAME"),
+            (
+                "--allow-url-env A=B x",
+                "error: bad value \"A=B\" for --allow-url-env: it must name a variable: letters, digits and _",
+            ),
+            // Flags of other programs.
+            (
+                "--stdio 'uvx f'",
+                "error: unknown option --stdio. Write the command itself: mcp-proxy --port 8000 -- COMMAND.",
+            ),
+            ("--stateful x", "error: unknown option --stateful. Write --session-mode per-session."),
             // Values.
             ("--port 8080 --host ::1 x", "port=8080 host=::1 | x"),
             ("--port 1 --port=2 x", "port=2 | x"),
@@ -562,14 +447,17 @@ mod tests {
             ("--allow-cors a -- x", "cors=a | x"),
             ("--allow-host a --allow-host b x", "hosts=a+b | x"),
             // Switches, both ways; the last one wins.
-            ("--pass-environment --no-pass-environment x", " | x"),
+            ("--pass-environment --no-pass-environment x", "pass=false | x"),
             ("--no-debug --debug x", "level=DEBUG | x"),
             ("--stateless --no-stateless x", " | x"),
             ("--demo", "demo= | "),
             // Abbreviations.
-            ("--pass --po 1 x", "port=1 pass= | x"),
-            ("--no-p --pass x", "pass= | x"),
+            ("--pass x", "error: --pass is ambiguous: it could be --pass-environment or --password"),
+            ("--pass-env --po 1 x", "port=1 pass=true | x"),
+            ("--no-p --pass-e x", "pass=true | x"),
+            // --log-format came later, and --log was unambiguous before.
             ("--log=debug x", "level=DEBUG | x"),
+            ("--named=a x", "error: --named is ambiguous: it could be --named-server or --named-server-config"),
             (
                 "--max x",
                 &format!("error: --max is ambiguous: it could be {}", {
@@ -628,12 +516,13 @@ mod tests {
     fn every_flag_is_parsed_by_its_own_table_row() {
         let info = Flags::get_args_info();
         for flag in info.flags.iter().filter(|flag| flag.long != "--help") {
-            let good = ["1", "shared", "smol", "info", "true"];
+            let good = ["1", "shared", "smol", "info", "true", "sse", "text", "A=B", "A"];
             let accepted = |line: &[&str]| Flags::from_args(&["mcp-proxy"], line).is_ok();
             let (typed, read): (&[&str], bool) = match arity(flag) {
                 Arity::None => (&[], accepted(&[flag.long])),
                 Arity::YesNo => (&[], accepted(&[flag.long, "true"]) && accepted(&[flag.long, "false"])),
                 Arity::One(_) | Arity::Many(_) => (&["1"], good.iter().any(|value| accepted(&[flag.long, value]))),
+                Arity::Maybe(_) => (&[], accepted(&[flag.long, "true"])),
                 Arity::Two(_) => (&["1", "1"], accepted(&[flag.long, "1=1"])),
             };
             assert!(read, "argh does not read {flag:?}");
@@ -647,9 +536,17 @@ mod tests {
 
     #[test]
     fn secrets_stay_out_of_sight() {
-        let line = parse_words(&["-e", "KEY", "hunter2", "x"]).unwrap();
-        assert!(!format!("{line:?}").contains("hunter2"));
-        for bad in [&["-e", "", "hunter2"][..], &["-e", "=hunter2", "x"]] {
+        for flag in ["-e=", "-H=", "--api-access-token", "--client-secret", "--password", "--auth-token"] {
+            let words = match flag.strip_suffix('=') {
+                Some(flag) => [flag, "KEY", "hunter2"].to_vec(),
+                None => [flag, "hunter2"].to_vec(),
+            };
+            let line = parse_words(&words).unwrap();
+            assert!(!format!("{line:?}").contains("hunter2"), "{flag}");
+        }
+        for bad in
+            [&["-e", "", "hunter2"][..], &["-e", "=hunter2", "x"], &["-H", ": hunter2", "x"], &["--pasword=hunter2"]]
+        {
             assert!(!parse_words(bad).unwrap_err().contains("hunter2"));
         }
     }

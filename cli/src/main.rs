@@ -1,6 +1,6 @@
-//! `mcp-proxy`: offers an MCP server that speaks stdio over HTTP.
+//! `mcp-proxy`: connects MCP clients and MCP servers over any transport.
 //!
-//! Top down: read the command line, find the program, open the port, say what is served, run until told to stop. Errors
+//! Top down: read the command line, find the servers, open the port, say what is served, run until told to stop. Errors
 //! before that are one line on stderr for people, and an exit code for scripts: 1 for what could not be started or used,
 //! 2 for a wrong command line.
 
@@ -9,20 +9,30 @@
 #![allow(rustdoc::bare_urls)]
 
 mod args;
+mod config_file;
 mod demo;
+mod flags;
 mod help;
+mod local;
+mod logging;
+mod remote;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use log::{LevelFilter, info, warn};
-use mcp_proxy_engine::SessionMode;
+use log::{info, warn};
+use mcp_proxy_engine::{Config, SessionMode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use args::{CommandLine, Parsed, Runtime};
+use args::Parsed;
+use flags::Runtime;
+use local::Environment;
+use settings::Plan;
 
 /// Why the program ends early: the line to print and the exit code.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,30 +77,35 @@ fn run() -> Result<(), Failure> {
         Parsed::Line(line) => line,
     };
     let flags = &line.flags;
-    start_log(flags.level());
-    if flags.sse_port.is_some() || flags.sse_host.is_some() {
-        warn!("--sse-port and --sse-host are old names: use --port and --host");
-    }
+    logging::start(flags.level(), flags.log_format);
     raise_file_limit();
 
-    let server = settings::server(&line, std::env::vars_os())?;
-    let listener = settings::listen(flags)?;
-    let address = listener.local_addr().map_err(|e| Failure::start(settings::reason(&e)))?;
-    let config = settings::config(flags, server, !address.ip().is_loopback());
+    let mut warnings = Vec::new();
+    let plan = settings::plan(&line, &Environment::new(std::env::vars_os()), &mut warnings);
+    warnings.iter().for_each(|text| warn!("{text}"));
+    let Plan { mut config, listen, shown } = plan?;
+    let listener = listen.map(|listen| settings::listen(&listen)).transpose()?;
+    let address = listener.as_ref().map(|listener| listener.local_addr()).transpose();
+    let address = address.map_err(|e| Failure::start(settings::reason(&e)))?;
+    config.access.public = address.is_some_and(|address| !address.ip().is_loopback());
+    let announce = {
+        let config = config.clone();
+        move |address| announce(&config, &shown, address)
+    };
 
     let ended = match flags.runtime {
         Runtime::Smol => {
             use mcp_proxy_runtime_smol::Proxy;
             let (proxy, stopper) = Proxy::new(config, listener).map_err(|e| Failure::start(e.to_string()))?;
             stop_on_signals(move || stopper.stop())?;
-            announce(&line, proxy.addr());
+            announce(proxy.addr());
             smol::block_on(proxy.run())
         }
         Runtime::Blocking => {
             use mcp_proxy_runtime_blocking::Proxy;
             let (proxy, stopper) = Proxy::new(config, listener).map_err(|e| Failure::start(e.to_string()))?;
             stop_on_signals(move || stopper.stop())?;
-            announce(&line, proxy.addr());
+            announce(proxy.addr());
             proxy.run()
         }
     };
@@ -108,45 +123,36 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Tells the user what runs where.
-fn announce(line: &CommandLine, address: SocketAddr) {
-    let mode = match line.flags.session_mode {
-        SessionMode::Shared => "shared",
-        SessionMode::PerSession => "per-session",
-        SessionMode::PerRequest => "per-request",
-    };
-    let stateless = if line.flags.stateless { ", stateless" } else { "" };
-    if line.flags.demo {
-        info!("serving the demo ({mode}{stateless})");
-    } else {
-        let words: Vec<_> = line.command.iter().map(|word| word.to_string_lossy()).collect();
-        info!("serving \"{}\" ({mode}{stateless})", words.join(" "));
+/// Tells the user what runs where. `address` is `None` if the client is on stdin and stdout.
+fn announce(config: &Config, shown: &[String], address: Option<SocketAddr>) {
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    for (server, what) in config.servers.iter().zip(shown) {
+        let Some(address) = address else {
+            info!("connecting stdin and stdout to {what}");
+            continue;
+        };
+        let mode = match server.sessions {
+            SessionMode::Shared => "shared",
+            SessionMode::PerSession => "per-session",
+            SessionMode::PerRequest => "per-request",
+        };
+        let stateless = if server.stateless { ", stateless" } else { "" };
+        let (name, path) = match &*server.name {
+            "default" => (String::new(), String::new()),
+            name => (format!("{name}: "), format!("/servers/{name}")),
+        };
+        info!("serving {name}{what} ({mode}{stateless})");
+        info!("Streamable HTTP  {scheme}://{address}{path}/mcp");
+        info!("HTTP+SSE         {scheme}://{address}{path}/sse");
     }
-    info!("Streamable HTTP  http://{address}/mcp");
-    if !address.ip().is_loopback() {
-        warn!("listening on {address} without authentication: whoever reaches this port can use the server");
+    if let Some(address) = address.filter(|address| !address.ip().is_loopback())
+        && config.access.auth_tokens.is_empty()
+    {
+        warn!(
+            "listening on {address} without authentication: whoever reaches this port can use the servers. Set AUTH_KEY, \
+             or give --auth-token-file"
+        );
     }
-}
-
-/// Sends the log to stderr, in the format of the Python program: `[I 2026-11-24 09:00:01,123 mcp_proxy] text`.
-fn start_log(level: LevelFilter) {
-    env_logger::Builder::new()
-        // Other people's crates only speak up when something is wrong.
-        .filter_level(level.min(LevelFilter::Warn))
-        .filter_module("mcp_proxy", level)
-        .format(|out, record| {
-            let letter = &record.level().as_str()[..1];
-            let time = out.timestamp_millis().to_string().replace('T', " ").replace('.', ",");
-            let time = time.trim_end_matches('Z');
-            let mut text = record.args().to_string();
-            // What a server or a client sent must not move the cursor or forge a line of the log.
-            if text.contains(|c: char| c.is_control() && c != '\t') {
-                let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-                text = text.chars().map(escape).collect();
-            }
-            writeln!(out, "[{letter} {time} {}] {text}", record.target())
-        })
-        .init();
 }
 
 /// Each client and each server process holds descriptors, and the usual soft limit of 1,024 is for programs that use

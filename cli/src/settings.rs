@@ -1,90 +1,344 @@
 //! From a command line and an environment to what the engine is told.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use mcp_proxy_engine::{Command, Config, Secret, Server};
-use rustix::fs::{Access, access};
+use mcp_proxy_engine::{Command, Config, FrontKind, Origin, Secret, Server, SessionMode, Tls, UrlEnv};
 
 use crate::Failure;
-use crate::args::{CommandLine, Flags};
+use crate::args::CommandLine;
+use crate::config_file::{self, Scope};
+use crate::flags::{Flags, is_token};
+use crate::local::{Environment, check_directory, find_program, set, split_words};
+use crate::remote;
 
-/// The variables a server gets without `--pass-environment`: those of the official SDKs.
-const SAFE: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
+/// What to do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    /// Where to listen; `None` if the client is on our own stdin and stdout.
+    pub(crate) listen: Option<Listen>,
+    /// Each server of the configuration, for people. Without arguments that may hold secrets.
+    pub(crate) shown: Vec<String>,
+}
 
-/// Where to look for a program if the server has no `PATH`, as the system itself does then.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// A host (a name or an address) and a port.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Listen {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
 
-/// The server to offer. `environment` is the proxy's own.
+/// The server at the root.
+enum Root {
+    Url(String),
+    Command(Vec<OsString>),
+    /// The command of the variable `MCP_SERVER_CONFIG`: we stand in for the program `mcpproxy`.
+    McpProxy(Vec<OsString>),
+    Demo,
+    /// There are only named servers.
+    Nothing,
+}
+
+/// Turns what was typed, and the proxy's own environment, into a plan. What was typed beats what was inherited.
 ///
-/// The program is looked up here, so that a wrong command fails at once and not at the first client; what was found is
-/// what will be run.
+/// The program of the root server is looked up here, so that a wrong command fails at once and not at the first client;
+/// what was found is what will be run. The programs of named servers are not: a server that cannot start must not stop the
+/// others, and the engine tries again.
+///
+/// `warnings` gets a line for each thing that was given and has no effect, also if the plan fails.
 ///
 /// # Errors
 ///
-/// There is no command, or it cannot be run, or its directory cannot be used.
-pub(crate) fn server(
-    line: &CommandLine,
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Server, Failure> {
+/// There is nothing to serve, or something that was given cannot be used.
+pub(crate) fn plan(line: &CommandLine, environment: &Environment, warnings: &mut Vec<String>) -> Result<Plan, Failure> {
     let flags = &line.flags;
-    let command = match (&line.command[..], flags.demo) {
-        ([], false) => {
-            // As with argparse, a flag that takes many values takes the command too.
-            let swallowed = !flags.allow_origin.is_empty() || !flags.allow_cors.is_empty();
-            return Err(Failure::usage(if swallowed {
-                "no server command was given. --allow-origin takes every word that follows: write -- before the command."
-            } else {
-                "no server command was given. Try: mcp-proxy --port 8080 uvx mcp-server-time, or: mcp-proxy --demo. \
-                 mcp-proxy --help tells more."
-            }));
+    if flags.sse_port.is_some() || flags.sse_host.is_some() {
+        let both =
+            flags.sse_port.and(flags.port).is_some() || flags.sse_host.as_ref().and(flags.host.as_ref()).is_some();
+        let wins = if both { ", which win where both are given" } else { "" };
+        warnings.push(format!("--sse-port and --sse-host are old names: use --port and --host{wins}"));
+    }
+    let root = root(line, environment, warnings)?;
+    let sessions = flags.session_mode.unwrap_or(match environment.raw("SHARED_SESSION") {
+        Some(shared) if !shared.eq_ignore_ascii_case("true") => SessionMode::PerSession,
+        _ => SessionMode::Shared,
+    });
+    let stdio = matches!(root, Root::Url(_)) && !flags.wants_port();
+    say_what_has_no_effect(flags, &root, stdio, warnings);
+
+    let mut listen = Listen { host: "127.0.0.1".into(), port: 0 };
+    let mut pass = flags.pass_environment.unwrap_or(false);
+    if let Root::McpProxy(_) = root {
+        listen = Listen { host: "0.0.0.0".into(), port: 8000 };
+        pass = flags.pass_environment.unwrap_or(true);
+    }
+    if let Some(host) = flags.host.as_ref().or(flags.sse_host.as_ref()) {
+        listen.host.clone_from(host);
+    }
+    listen.port = flags.port.or(flags.sse_port).unwrap_or(listen.port);
+
+    let mut found: Vec<(String, Origin, String)> = Vec::new();
+    let mut inherited = environment.inherited(pass);
+    let origin = match root {
+        Root::Nothing => None,
+        Root::Url(url) => {
+            let shown = remote::shown(&url);
+            Some((Origin::Remote(remote::remote(&url, flags, environment, warnings)?), shown))
         }
+        Root::Demo => {
+            let program = std::env::current_exe()
+                .map_err(|e| Failure::start(format!("cannot find the mcp-proxy program itself: {}", reason(&e))))?;
+            let args = vec!["--demo-server".into()];
+            Some((Origin::Local(Command { program: program.into(), args, env: vec![], cwd: None }), "the demo".into()))
+        }
+        Root::Command(words) => Some(command(&words, flags, inherited.clone(), pass)?),
+        Root::McpProxy(words) => {
+            // What that program sets, and its key, which is no business of the server.
+            inherited.retain(|(name, _)| name != "AUTH_KEY");
+            for (name, value) in [("PYTHONUNBUFFERED", "1"), ("NODE_ENV", "production")] {
+                if !inherited.iter().any(|(earlier, _)| earlier == name) {
+                    set(&mut inherited, name, value);
+                }
+            }
+            let (origin, _) = command(&words, flags, inherited.clone(), pass)?;
+            let program = words.first().map_or("".into(), |word| word.to_string_lossy().into_owned());
+            Some((origin, format!("{program:?} of MCP_SERVER_CONFIG")))
+        }
+    };
+    found.extend(origin.map(|(origin, shown)| ("default".to_owned(), origin, shown)));
+    if !stdio {
+        named(flags, &Scope { environment, inherited: &inherited }, &mut found, warnings)?;
+    }
+
+    let (url_env, header_env) = (url_env(flags, environment, sessions), &flags.env_from_header);
+    let (mut servers, mut shown) = (Vec::new(), Vec::new());
+    for (name, origin, text) in found {
+        let local = matches!(origin, Origin::Local(_));
+        servers.push(Server {
+            name,
+            origin,
+            sessions,
+            stateless: flags.stateless,
+            prestart: true,
+            url_env: if local { url_env.clone() } else { UrlEnv::Off },
+            header_env: if local { header_env.clone() } else { Vec::new() },
+        });
+        shown.push(text);
+    }
+    let mut config = config(flags, servers)?;
+    if config.servers.iter().any(|server| matches!(server.origin, Origin::Remote(_))) {
+        config.outbound = remote::outbound(flags, environment)?;
+        if config.outbound.verify == mcp_proxy_engine::Verify::Nothing {
+            warnings.push("certificates are not checked: anybody on the way can read and change everything".into());
+        }
+    }
+    match stdio {
+        true => config.front = FrontKind::Stdio,
+        false => config.access.auth_tokens = auth_tokens(flags, environment)?,
+    }
+    Ok(Plan { config, listen: (!stdio).then_some(listen), shown })
+}
+
+fn root(line: &CommandLine, environment: &Environment, warnings: &mut Vec<String>) -> Result<Root, Failure> {
+    let flags = &line.flags;
+    match (&line.command[..], flags.demo) {
         ([_, ..], true) => {
             return Err(Failure::usage("--demo is a server by itself; leave out --demo or the command."));
         }
-        ([], true) => {
-            let program = std::env::current_exe()
-                .map_err(|e| Failure::start(format!("cannot find the mcp-proxy program itself: {}", reason(&e))))?;
-            Command { program: program.into(), args: vec!["--demo-server".into()], env: vec![], cwd: None }
-        }
-        ([url, ..], false) if is_url(url) => {
-            return Err(Failure::usage(format!(
-                "cannot connect to {url:?}: this version serves commands only, not remote servers."
-            )));
-        }
-        ([program, args @ ..], false) => {
-            let env = child_environment(flags, environment);
-            if let Some(cwd) = &flags.cwd {
-                check_directory(cwd)?;
+        ([], true) => return Ok(Root::Demo),
+        ([url, rest @ ..], false) if is_url(url) => {
+            if !rest.is_empty() {
+                warnings.push(format!("{} words after the URL have no effect", rest.len()));
             }
-            let path = env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.reveal().as_os_str());
-            let remedy = match flags.pass_environment {
-                true => "Give the full path.",
-                false => "Give the full path, or pass --pass-environment.",
-            };
-            let program = find_program(program, path, flags.cwd.as_deref(), remedy)?;
-            Command { program: program.into(), args: args.to_vec(), env, cwd: flags.cwd.clone() }
+            let url = url.to_str().ok_or_else(|| Failure::usage("the URL is not UTF-8"))?;
+            return Ok(Root::Url(url.to_owned()));
         }
-    };
-    let mut server = Server::new("default", command);
-    server.sessions = flags.session_mode;
-    server.stateless = flags.stateless;
-    Ok(server)
+        (command @ [_, ..], false) => return Ok(Root::Command(command.to_vec())),
+        ([], false) if !flags.named_server.is_empty() || flags.named_server_config.is_some() => {
+            return Ok(Root::Nothing);
+        }
+        ([], false) => {}
+    }
+    if let Some(url) = environment.get("SSE_URL") {
+        return match is_url(OsStr::new(url)) {
+            true => Ok(Root::Url(url.to_owned())),
+            false => Err(Failure::start("the variable SSE_URL must be a URL, http:// or https://")),
+        };
+    }
+    if let Some(words) = environment.get("MCP_SERVER_CONFIG") {
+        let words = split_words(words).map_err(|why| Failure::start(format!("cannot use MCP_SERVER_CONFIG: {why}")))?;
+        return match words.is_empty() {
+            false => Ok(Root::McpProxy(words.into_iter().map(Into::into).collect())),
+            true => Err(Failure::start("cannot use MCP_SERVER_CONFIG: it has no command")),
+        };
+    }
+    // As with argparse, a flag that takes many values takes the command too.
+    let swallowed = !flags.allow_origin.is_empty() || !flags.allow_cors.is_empty();
+    Err(Failure::usage(if swallowed {
+        "no server command was given. --allow-origin takes every word that follows: write -- before the command."
+    } else {
+        "no server command was given. Try: mcp-proxy --port 8080 uvx mcp-server-time, or: mcp-proxy --demo. \
+         mcp-proxy --help tells more."
+    }))
 }
 
-/// The whole configuration. `public` says that we listen on more than loopback.
-pub(crate) fn config(flags: &Flags, server: Server, public: bool) -> Config {
+/// The root server by its command.
+fn command(
+    words: &[OsString],
+    flags: &Flags,
+    mut env: crate::local::Variables,
+    pass: bool,
+) -> Result<(Origin, String), Failure> {
+    let [program, args @ ..] = words else {
+        return Err(Failure::usage("no server command was given."));
+    };
+    for (name, value) in &flags.env {
+        set(&mut env, name, value.reveal());
+    }
+    if let Some(cwd) = &flags.cwd {
+        check_directory(cwd)?;
+    }
+    let path = env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.reveal().as_os_str());
+    let remedy = match pass {
+        true => "Give the full path.",
+        false => "Give the full path, or pass --pass-environment.",
+    };
+    let program = find_program(program, path, flags.cwd.as_deref(), remedy)?;
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let shown = format!("{:?}", words.join(" "));
+    let command = Command { program: program.into(), args: args.to_vec(), env, cwd: flags.cwd.clone() };
+    Ok((Origin::Local(command), shown))
+}
+
+/// Adds the named servers: those of the file, or those of the flags.
+fn named(
+    flags: &Flags,
+    scope: &Scope<'_>,
+    found: &mut Vec<(String, Origin, String)>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Failure> {
+    if let Some(path) = &flags.named_server_config {
+        if !flags.named_server.is_empty() {
+            warnings.push("--named-server has no effect: --named-server-config takes its place".into());
+        }
+        let file = config_file::read(path, scope)?;
+        warnings.extend(file.warnings);
+        for (name, origin) in file.servers {
+            if found.iter().any(|(earlier, ..)| *earlier == name) {
+                warnings.push(format!("server {name:?} is left out: this is the name of the server at the root"));
+                continue;
+            }
+            let shown = match &origin {
+                Origin::Local(command) => format!("{:?}", command.program.to_string_lossy()),
+                Origin::Remote(remote) => remote::shown(remote.url.reveal()),
+            };
+            found.push((name, origin, shown));
+        }
+        if found.is_empty() {
+            return Err(Failure::start(format!("no server in {path:?} can be used")));
+        }
+        return Ok(());
+    }
+    for (name, text) in &flags.named_server {
+        let fail = |why: &str| Failure::usage(format!("--named-server {name:?}: {why}"));
+        if !name_is_good(name) {
+            return Err(fail("a name is letters, digits, '-', '_' and '.', because it is part of a URL"));
+        }
+        let words = split_words(text).map_err(|why| fail(&format!("cannot read its command: {why}")))?;
+        let mut words = words.into_iter().map(OsString::from);
+        let program = words.next().filter(|program| !program.is_empty()).ok_or_else(|| fail("it has no command"))?;
+        let command = Command { program, args: words.collect(), env: scope.inherited.clone(), cwd: None };
+        match found.iter_mut().find(|(earlier, ..)| earlier == name) {
+            Some((_, _, _)) if name == "default" => {
+                return Err(fail("this is the name of the server at the root"));
+            }
+            Some((_, origin, shown)) => {
+                warnings.push(format!("--named-server {name:?} is given twice: the last one counts"));
+                (*origin, *shown) = (Origin::Local(command), format!("{text:?}"));
+            }
+            None => found.push((name.clone(), Origin::Local(command), format!("{text:?}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Whether this can be the name of a server: the engine refuses all others.
+pub(crate) fn name_is_good(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+/// Variables by URL are off, unless a list allows some, or the key and the sessions of `mcpproxy` protect them.
+fn url_env(flags: &Flags, environment: &Environment, sessions: SessionMode) -> UrlEnv {
+    if !flags.allow_url_env.is_empty() {
+        UrlEnv::Listed(flags.allow_url_env.clone())
+    } else if environment.get("AUTH_KEY").is_some() && sessions == SessionMode::PerSession {
+        UrlEnv::Any
+    } else {
+        UrlEnv::Off
+    }
+}
+
+/// Every token that lets somebody in.
+fn auth_tokens(flags: &Flags, environment: &Environment) -> Result<Vec<Secret<String>>, Failure> {
+    let mut tokens = Vec::new();
+    let mut add = |place: &str, token: &str| match token.is_empty() || token.contains(char::is_control) {
+        false => {
+            tokens.push(Secret::new(token.to_owned()));
+            Ok(())
+        }
+        true => Err(Failure::start(format!("{place}: a token must not be empty, nor have control characters"))),
+    };
+    if let Some(key) = environment.get("AUTH_KEY") {
+        add("AUTH_KEY", key)?;
+    }
+    for token in &flags.auth_token {
+        add("--auth-token", token.reveal())?;
+    }
+    if let Some(path) = &flags.auth_token_file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::start(format!("cannot read {path:?} (--auth-token-file): {}", reason(&e))))?;
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+        // An empty file must not open the door.
+        if lines.peek().is_none() {
+            return Err(Failure::start(format!("there is no token in {path:?} (--auth-token-file)")));
+        }
+        lines.try_for_each(|token| add("--auth-token-file", token))?;
+    }
+    Ok(tokens)
+}
+
+fn config(flags: &Flags, servers: Vec<Server>) -> Result<Config, Failure> {
     fn set<T: Clone>(value: &mut T, given: &Option<T>) {
         if let Some(given) = given {
             value.clone_from(given);
         }
     }
-    let mut config = Config::new(server);
-    config.access.public = public;
+    let mut servers = servers.into_iter();
+    let Some(first) = servers.next() else {
+        return Err(Failure::start("there is no server to serve"));
+    };
+    let mut config = Config::new(first);
+    config.servers.extend(servers);
     config.access.allowed_hosts.clone_from(&flags.allow_host);
     config.access.allowed_origins = flags.allow_origin.iter().chain(&flags.allow_cors).cloned().collect();
+    config.access.cors_origins.clone_from(&config.access.allowed_origins);
+    for name in &flags.expose_header {
+        if !is_token(name) {
+            return Err(Failure::usage(format!("--expose-header {name:?}: this is not the name of a header field")));
+        }
+        config.access.expose_headers.push(name.to_ascii_lowercase());
+    }
+    config.http.tls = match (&flags.tls_cert, &flags.tls_key) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => {
+            Some(Tls { cert: check_file("--tls-cert", cert)?, key: check_file("--tls-key", key)? })
+        }
+        _ => return Err(Failure::usage("--tls-cert and --tls-key are needed together")),
+    };
     set(&mut config.limits.max_body, &flags.max_body_size);
     set(&mut config.limits.max_message, &flags.max_message_size);
     set(&mut config.limits.max_sessions, &flags.max_sessions);
@@ -95,7 +349,55 @@ pub(crate) fn config(flags: &Flags, server: Server, public: bool) -> Config {
     set(&mut config.timeouts.request, &flags.request_timeout);
     set(&mut config.timeouts.session_idle, &flags.session_timeout);
     set(&mut config.timeouts.keep_alive, &flags.keepalive);
-    config
+    Ok(config)
+}
+
+/// The Python program passes over flags of its other mode in silence; a word about them saves a search.
+fn say_what_has_no_effect(flags: &Flags, root: &Root, stdio: bool, warnings: &mut Vec<String>) {
+    let mut say = |why: &str, given: &[(&str, bool)]| {
+        let names: Vec<_> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        if !names.is_empty() {
+            warnings.push(format!("no effect {why}: {}", names.join(", ")));
+        }
+    };
+    match root {
+        Root::Url(_) => say("on a remote server", &[("--env", !flags.env.is_empty()), ("--cwd", flags.cwd.is_some())]),
+        _ => say(
+            "without the URL of a remote server",
+            &[
+                ("--headers", !flags.headers.is_empty()),
+                ("--transport", flags.transport.is_some()),
+                ("--api-access-token", flags.api_access_token.is_some()),
+                ("--client-id", flags.client_id.is_some()),
+                ("--client-secret", flags.client_secret.is_some()),
+                ("--token-url", flags.token_url.is_some()),
+                ("--username", flags.username.is_some()),
+                ("--password", flags.password.is_some()),
+                ("--digest", flags.digest),
+            ],
+        ),
+    }
+    if let Root::Nothing = root {
+        say("on named servers", &[("--env", !flags.env.is_empty()), ("--cwd", flags.cwd.is_some())]);
+    }
+    let origins = !flags.allow_origin.is_empty() || !flags.allow_cors.is_empty();
+    if stdio {
+        say(
+            "without --port or --host, because the client is on stdin and stdout",
+            &[
+                ("--named-server", !flags.named_server.is_empty()),
+                ("--named-server-config", flags.named_server_config.is_some()),
+                ("--tls-cert", flags.tls_cert.is_some()),
+                ("--auth-token", !flags.auth_token.is_empty()),
+                ("--auth-token-file", flags.auth_token_file.is_some()),
+                ("--allow-origin", origins),
+                ("--expose-header", !flags.expose_header.is_empty()),
+                ("--allow-host", !flags.allow_host.is_empty()),
+            ],
+        );
+    } else {
+        say("without --allow-origin", &[("--expose-header", !origins && !flags.expose_header.is_empty())]);
+    }
 }
 
 /// Opens the port.
@@ -106,9 +408,8 @@ pub(crate) fn config(flags: &Flags, server: Server, public: bool) -> Config {
 /// # Errors
 ///
 /// Says why not and what to do.
-pub(crate) fn listen(flags: &Flags) -> Result<TcpListener, Failure> {
-    let host = flags.host.as_ref().or(flags.sse_host.as_ref()).map_or("127.0.0.1", String::as_str);
-    let port = flags.port.or(flags.sse_port).unwrap_or(0);
+pub(crate) fn listen(listen: &Listen) -> Result<TcpListener, Failure> {
+    let (host, port) = (&*listen.host, listen.port);
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     let mut addresses: Vec<_> = (bare, port).to_socket_addrs().into_iter().flatten().collect();
     addresses.sort_by_key(|address| address.is_ipv6());
@@ -129,91 +430,19 @@ pub(crate) fn listen(flags: &Flags) -> Result<TcpListener, Failure> {
     })
 }
 
-/// The environment of the child, complete.
-fn child_environment(
-    flags: &Flags,
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Vec<(OsString, Secret<OsString>)> {
-    let inherited = environment.into_iter().filter(|(name, value)| {
-        // A value that starts with `()` is a function exported by bash: code, not data.
-        let safe = SAFE.iter().any(|safe| name == safe) && !value.as_encoded_bytes().starts_with(b"()");
-        flags.pass_environment || safe
-    });
-    let mut env: Vec<_> = inherited.map(|(name, value)| (name, Secret::new(value))).collect();
-    for (name, value) in &flags.env {
-        env.retain(|(earlier, _)| earlier != &**name);
-        env.push((name.into(), Secret::new(value.reveal().into())));
-    }
-    env
-}
-
 fn is_url(word: &OsStr) -> bool {
     let scheme = word.to_str().and_then(|word| word.split_once("://")).map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
 }
 
-fn check_directory(cwd: &Path) -> Result<(), Failure> {
-    let problem = match cwd.metadata() {
+/// Checks that a file can be read, and gives its path back.
+pub(crate) fn check_file(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
+    let problem = match File::open(path).and_then(|file| file.metadata()) {
+        Ok(meta) if meta.is_dir() => "is a directory".into(),
+        Ok(_) => return Ok(path.to_owned()),
         Err(e) => reason(&e),
-        Ok(meta) if !meta.is_dir() => "not a directory".into(),
-        Ok(_) => match access(cwd, Access::EXEC_OK) {
-            Err(e) => reason(&e.into()),
-            Ok(()) => return Ok(()),
-        },
     };
-    Err(Failure::start(format!("cannot run the server in {cwd:?} (--cwd): {problem}")))
-}
-
-/// Looks a program up as the system would for a child with this `PATH` and this directory, and says why if it cannot be
-/// run.
-fn find_program(program: &OsStr, path: Option<&OsStr>, cwd: Option<&Path>, remedy: &str) -> Result<PathBuf, Failure> {
-    let fail = |text: String| Failure::start(format!("cannot start {program:?}: {text}"));
-    let absolute = |file: PathBuf| {
-        let file = cwd.map_or_else(|| file.clone(), |cwd| cwd.join(&file));
-        std::path::absolute(&file).unwrap_or(file)
-    };
-    if program.is_empty() {
-        return Err(fail("the name is empty".into()));
-    }
-    if program.as_encoded_bytes().contains(&b'/') {
-        let file = absolute(program.into());
-        return match runnable(&file) {
-            Ok(()) => Ok(file),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let place = cwd.map(|cwd| format!(" in {cwd:?}")).unwrap_or_default();
-                Err(fail(format!("no such file{place}. Give the full path.")))
-            }
-            Err(e) => Err(fail(not_runnable(&file, &e))),
-        };
-    }
-    let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
-    let mut found = None;
-    for directory in std::env::split_paths(path) {
-        let file = absolute(directory.join(program));
-        match runnable(&file) {
-            Ok(()) => return Ok(file),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            Err(e) => found = found.or(Some((file, e))),
-        }
-    }
-    Err(fail(match found {
-        Some((file, e)) => not_runnable(&file, &e),
-        None => format!("not found in PATH ({}). {remedy}", path.display()),
-    }))
-}
-
-fn runnable(file: &Path) -> io::Result<()> {
-    if file.metadata()?.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok(access(file, Access::EXEC_OK)?)
-}
-
-fn not_runnable(file: &Path, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => format!("permission denied. Is it executable? Try: chmod +x {file:?}"),
-        _ => format!("{file:?}: {}", reason(error)),
-    }
+    Err(Failure::start(format!("cannot read {path:?} ({flag}): {problem}")))
 }
 
 /// An error of the system in the words people know, without its number.
@@ -240,17 +469,21 @@ mod tests {
         }
     }
 
-    fn environment(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        Environment::new(pairs.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
-    fn made(words: &[&str], env: &[(&str, &str)]) -> Result<Server, Failure> {
-        server(&line(words), environment(env))
+    fn made(words: &[&str], env: &[(&str, &str)]) -> Result<Command, Failure> {
+        let plan = plan(&line(words), &environment(env), &mut Vec::new())?;
+        match &plan.config.servers[0].origin {
+            Origin::Local(command) => Ok(command.clone()),
+            Origin::Remote(remote) => panic!("{remote:?}"),
+        }
     }
 
-    fn names_and_values(server: &Server) -> Vec<(String, String)> {
+    fn names_and_values(command: &Command) -> Vec<(String, String)> {
         let text = |s: &OsStr| s.to_string_lossy().into_owned();
-        server.command.env.iter().map(|(name, value)| (text(name), text(value.reveal()))).collect()
+        command.env.iter().map(|(name, value)| (text(name), text(value.reveal()))).collect()
     }
 
     #[test]
@@ -262,7 +495,7 @@ mod tests {
             pairs.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect()
         };
         assert_eq!(pairs(&["sh"]), owned(&[("PATH", "/bin"), ("HOME", "/h"), ("TERM", "t")]));
-        assert_eq!(pairs(&["--pass", "sh"]), owned(&env));
+        assert_eq!(pairs(&["--pass-e", "sh"]), owned(&env));
         assert_eq!(
             pairs(&["sh", "-e", "HOME", "/x", "-e", "A", "1", "-e", "A", "2"]),
             owned(&[("PATH", "/bin"), ("TERM", "t"), ("HOME", "/x"), ("A", "2")])
@@ -271,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_program_is_looked_up_in_the_path_of_the_child() {
-        let found = |words: &[&str], env: &[(&str, &str)]| made(words, env).map(|s| s.command.program);
+        let found = |words: &[&str], env: &[(&str, &str)]| made(words, env).map(|command| command.program);
         assert_eq!(found(&["sh"], &[("PATH", "/nope:/bin")]), Ok("/bin/sh".into()));
         assert_eq!(found(&["sh"], &[]).map(|p| p.len() > "sh".len()), Ok(true));
         assert_eq!(found(&["-e", "PATH", "/bin", "sh"], &[("PATH", "/nope")]), Ok("/bin/sh".into()));
@@ -294,7 +527,7 @@ mod tests {
             "1 cannot start \"uvx\": not found in PATH (/nope:/neither). Give the full path, or pass --pass-environment."
         );
         assert_eq!(
-            text(&["--pass", "uvx"], &nowhere),
+            text(&["--pass-e", "uvx"], &nowhere),
             "1 cannot start \"uvx\": not found in PATH (/nope:/neither). Give the full path."
         );
         assert_eq!(text(&["/nope/x"], &[]), "1 cannot start \"/nope/x\": no such file. Give the full path.");
@@ -324,10 +557,10 @@ mod tests {
         assert!(code(&[]).text.starts_with("no server command was given. Try:"));
         assert!(code(&["--allow-origin", "*", "sh"]).text.contains("write -- before the command"));
         assert!(code(&["--demo", "sh"]).text.starts_with("--demo is a server by itself"));
-        assert!(code(&["HTTPS://example.io/sse"]).text.starts_with("cannot connect to"));
-        assert!([&[][..], &["--demo", "sh"], &["http://x"]].iter().all(|words| code(words).code == 2));
+        assert!(code(&["http://"]).text.starts_with("cannot use the URL"));
+        assert!([&[][..], &["--demo", "sh"], &["http://"]].iter().all(|words| code(words).code == 2));
         let demo = made(&["--demo"], &[("PATH", "/bin"), ("SECRET", "s")]).unwrap();
-        assert_eq!((demo.command.args, demo.command.env), (vec!["--demo-server".into()], vec![]));
+        assert_eq!((demo.args, demo.env), (vec!["--demo-server".into()], vec![]));
     }
 
     #[test]
@@ -348,20 +581,21 @@ mod tests {
             "--max-children=4",
             "--max-calls=5",
             "--max-connections=6",
+            "--expose-header=X-A",
             "/bin/sh",
             "a",
             "b",
         ]);
-        let config = config(&line.flags, server(&line, []).unwrap(), true);
+        let config = plan(&line, &environment(&[]), &mut Vec::new()).unwrap().config;
         assert!(config.validate().is_ok());
         let server = &config.servers[0];
         assert_eq!((&*server.name, server.sessions, server.stateless), ("default", SessionMode::PerSession, true));
-        assert_eq!(server.command.args, ["a", "b"]);
+        let Origin::Local(command) = &server.origin else { panic!() };
+        assert_eq!(command.args, ["a", "b"]);
         let a = &config.access;
-        assert_eq!(
-            (&a.allowed_origins[..], &a.allowed_hosts[..], a.public),
-            (&["https://a".into(), "*".into()][..], &["h".into()][..], true)
-        );
+        assert_eq!(a.allowed_origins, ["https://a", "*"]);
+        assert_eq!(a.cors_origins, a.allowed_origins);
+        assert_eq!((&a.allowed_hosts[..], &a.expose_headers[..]), (&["h".into()][..], &["x-a".into()][..]));
         let l = &config.limits;
         assert_eq!((l.max_body, l.max_message, l.max_sessions, l.max_children, l.max_calls), (1, 2, 3, 4, 5));
         assert_eq!(config.http.max_connections, 6);
@@ -374,7 +608,10 @@ mod tests {
 
     #[test]
     fn a_port_is_opened_or_the_reason_given() {
-        let open = |words: &[&str]| listen(&line(words).flags).map(|l| l.local_addr().unwrap());
+        let open = |words: &[&str]| {
+            let plan = plan(&line(&[words, &["/bin/sh"]].concat()), &environment(&[]), &mut Vec::new()).unwrap();
+            listen(&plan.listen.unwrap()).map(|l| l.local_addr().unwrap())
+        };
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = first.local_addr().unwrap().port().to_string();
         assert!(open(&[]).unwrap().ip().is_loopback());

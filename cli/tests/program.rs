@@ -12,8 +12,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+/// The program, without the variables that change what it does.
+fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_mcp-proxy"));
+    for name in ["API_ACCESS_TOKEN", "AUTH_KEY", "MCP_SERVER_CONFIG", "SHARED_SESSION", "SSE_URL"] {
+        program.env_remove(name);
+    }
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
+        program.env_remove(name);
+    }
+    program
+}
+
 fn mcp_proxy(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mcp-proxy")).args(args).env("PATH", "/usr/bin:/bin").output().unwrap()
+    program().args(args).env("PATH", "/usr/bin:/bin").output().unwrap()
 }
 
 /// The exit code and the one line on stderr. Nothing may be on stdout.
@@ -31,7 +43,7 @@ fn errors_are_one_line_and_an_exit_code() {
     let directory = std::env::temp_dir().join(format!("mcp-proxy-test-{}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
     let file = directory.join("server.sh");
-    fs::write(&file, "#!/bin/sh\n").unwrap();
+    fs::write(&file, "{}").unwrap();
     let (directory, file) = (directory.to_str().unwrap(), file.to_str().unwrap());
 
     for (args, code, line) in [
@@ -76,6 +88,19 @@ fn errors_are_one_line_and_an_exit_code() {
             "bad value \"loud\" for --log-level: it must be TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL or NONE"
                 .to_owned(),
         ),
+        (&["--username", "u", "http://h"], 1, "Both --username and --password are required".to_owned()),
+        (&["--tls-cert", file, "sh"], 2, "--tls-cert and --tls-key are needed together".to_owned()),
+        (&["http://"], 2, "cannot use the URL \"http://\": it names no host".to_owned()),
+        (
+            &["--named-server-config", "/nope.json"],
+            1,
+            "cannot use \"/nope.json\" (--named-server-config): no such file or directory".to_owned(),
+        ),
+        (
+            &["--named-server-config", file],
+            1,
+            format!("cannot use {file:?} (--named-server-config): it has no \"mcpServers\" and no \"servers\""),
+        ),
         (
             &[],
             2,
@@ -115,20 +140,23 @@ struct Demo {
 
 impl Demo {
     fn start(flags: &[&str]) -> Demo {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-proxy"))
-            .args(["--demo", "--port=0", "--debug"])
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Demo::serve(&[&["--demo", "--port=0", "--debug"], flags].concat(), &[])
+    }
+
+    /// A proxy that serves something at its root.
+    fn serve(words: &[&str], variables: &[(&str, &str)]) -> Demo {
+        let mut child = program().args(words).envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
         let mut demo = Demo { child, address: String::new(), log, session: String::new() };
         let url = demo.line_with("Streamable HTTP  http://127.0.0.1:");
-        // [I 2026-11-24 09:00:01,123 mcp_proxy] ...
-        assert_eq!((&url[..5], &url[13..14], &url[22..23], &url[26..38]), ("[I 20", " ", ",", " mcp_proxy] "), "{url}");
-        demo.address = url.rsplit_once("http://").unwrap().1.strip_suffix("/mcp").unwrap().to_owned();
+        if !words.contains(&"--log-format=json") {
+            // [I 2026-11-24 09:00:01,123 mcp_proxy] ...
+            let parts = (&url[..5], &url[13..14], &url[22..23], &url[26..38]);
+            assert_eq!(parts, ("[I 20", " ", ",", " mcp_proxy] "), "{url}");
+        }
+        demo.address = url.rsplit_once("http://").unwrap().1.split_once("/mcp").unwrap().0.to_owned();
         demo
     }
 
@@ -148,6 +176,17 @@ impl Demo {
         let mut response = String::new();
         self.send(message).read_to_string(&mut response).unwrap();
         response
+    }
+
+    /// The status and the rest of the response to a GET.
+    fn get(&self, path: &str, headers: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{headers}\r\n", self.address).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let status = response.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("{response}")), response)
     }
 
     fn send(&self, message: &str) -> BufReader<TcpStream> {
@@ -276,5 +315,160 @@ fn a_call_in_flight_is_answered_at_the_end_and_a_second_signal_does_not_wait() {
         // The first signal alone would let the call go on for a second.
         assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
         assert_eq!(demo.ended_within(Duration::from_secs(5)).code(), Some(0));
+    }
+}
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+
+/// `mcp-proxy URL` as a client starts it: what goes in on stdin, what comes out on stdout.
+struct Bridge {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Bridge {
+    fn start(words: &[&str]) -> Bridge {
+        let mut child = program().args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Bridge { child, lines }
+    }
+
+    fn say(&mut self, message: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{message}").unwrap();
+    }
+
+    /// The next line. Whatever is on stdout must be protocol.
+    fn hear(&mut self) -> serde_json::Value {
+        let line = self.lines.next().expect("stdout ended").unwrap();
+        let message: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert_eq!(message["jsonrpc"], "2.0", "{line}");
+        message
+    }
+
+    /// Ends stdin: the process has to end by itself, with nothing more to say.
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert_eq!(self.lines.next().map(Result::unwrap), None);
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_remote_server_is_there_on_stdin_and_stdout() {
+    for runtime in ["smol", "blocking"] {
+        let demo = Demo::start(&["--runtime", runtime]);
+        for (path, flags) in [
+            ("mcp", &[][..]),
+            ("sse", &[]),
+            ("mcp", &["--transport=streamablehttp"]),
+            ("sse", &["--transport", "sse", "--debug"]),
+        ] {
+            let url = format!("http://{}/{path}", demo.address);
+            let mut bridge = Bridge::start(&[&["--runtime", runtime, &url], flags].concat());
+            bridge.say(INITIALIZE);
+            let answer = bridge.hear();
+            assert_eq!(answer["id"], 1, "{path} {flags:?}: {answer}");
+            assert_eq!(answer["result"]["serverInfo"]["name"], "mcp-proxy-demo", "{path} {flags:?}: {answer}");
+            bridge.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+            bridge.say(&countdown(2, 10).replace('\n', ""));
+            for left in 0..2 {
+                let progress = bridge.hear();
+                assert_eq!(progress["method"], "notifications/progress", "{left}: {progress}");
+            }
+            let answer = bridge.hear();
+            assert_eq!((&answer["id"], answer["result"].is_object()), (&"c".into(), true), "{answer}");
+            bridge.end();
+        }
+    }
+}
+
+#[test]
+fn a_remote_server_that_is_not_there_is_an_error_for_each_request() {
+    // A port that was free a moment ago.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for runtime in ["smol", "blocking"] {
+        let mut bridge = Bridge::start(&["--runtime", runtime, &format!("http://{nobody}/mcp")]);
+        bridge.say(INITIALIZE);
+        let answer = bridge.hear();
+        assert!(answer["id"] == 1 && answer["error"]["message"].is_string(), "{answer}");
+        bridge.end();
+    }
+}
+
+#[test]
+fn a_remote_server_is_served_in_the_other_transport() {
+    for runtime in ["smol", "blocking"] {
+        let demo = Demo::start(&["--runtime", runtime]);
+        let url = format!("http://{}/sse", demo.address);
+        let mut proxy = Demo::serve(&["--port=0", "--transport=sse", "--runtime", runtime, &url], &[]);
+        proxy.initialize();
+        let answer = proxy.post(r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#);
+        assert!(answer.contains("countdown"), "{answer}");
+    }
+}
+
+#[test]
+fn named_servers_stand_beside_the_root_and_come_up_when_they_can() {
+    let program = env!("CARGO_BIN_EXE_mcp-proxy");
+    for runtime in ["smol", "blocking"] {
+        let directory = std::env::temp_dir().join(format!("mcp-proxy-named-{runtime}-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let late = directory.join("late");
+        let file = directory.join("servers.json");
+        let servers = format!(
+            r#"{{"mcpServers": {{"now": {{"command": {program:?}, "args": ["--demo-server"]}},
+            "late": {{"command": {:?}, "args": ["--demo-server"]}}, "bad": {{}}, // a comment
+            "off": {{"command": "x", "disabled": true}},}}}}"#,
+            late.to_str().unwrap()
+        );
+        fs::write(&file, servers).unwrap();
+        let words = ["--demo", "--port=0", "--runtime", runtime, "--named-server-config", file.to_str().unwrap()];
+        let mut proxy = Demo::serve(&words, &[]);
+        proxy.initialize();
+        let status = |path: &str| proxy.get(path, "").0;
+        assert_eq!((status("/healthz"), status("/servers/off/mcp"), status("/servers/bad/mcp")), (200, 404, 404));
+        let (code, text) = proxy.get("/readyz", "");
+        assert!(code == 503 && text.contains("late"), "{text}");
+        let (code, text) = proxy.get("/status", "");
+        let all = ["default", "now", "late"].iter().all(|name| text.contains(&format!("\"{name}\"")));
+        assert!(code == 200 && all && text.contains("active_sse_connections"), "{text}");
+
+        std::os::unix::fs::symlink(program, &late).unwrap();
+        let start = Instant::now();
+        while status("/readyz") != 200 {
+            assert!(start.elapsed() < Duration::from_secs(40), "it does not come up");
+            thread::sleep(Duration::from_millis(50));
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
+
+#[test]
+fn with_a_key_nobody_else_comes_in_and_the_log_does_not_have_it() {
+    for runtime in ["smol", "blocking"] {
+        let words = ["--demo", "--port=0", "--debug", "--log-format=json", "--runtime", runtime];
+        let proxy = Demo::serve(&words, &[("AUTH_KEY", "hunter2")]);
+        for path in ["/mcp", "/sse", "/status", "/messages/?session_id=1"] {
+            let (status, text) = proxy.get(path, "");
+            assert!(status == 401 && text.to_ascii_lowercase().contains("www-authenticate: "), "{path}: {text}");
+            assert_eq!(proxy.get(path, "x-api-key: hunter3\r\n").0, 401, "{path}");
+        }
+        for headers in ["authorization: Bearer hunter2\r\n", "x-api-key: hunter2\r\n"] {
+            assert_eq!(proxy.get("/status", headers).0, 200, "{headers}");
+        }
+        assert_eq!(proxy.get("/status?auth_key=hunter2", "").0, 200);
+        proxy.signal(Signal::TERM);
+        for line in &proxy.log {
+            assert!(!line.contains("hunter2"), "{line}");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert!(["time", "level", "target", "message"].iter().all(|key| line[key].is_string()), "{line}");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! What an engine is told at its start, and every number that bounds it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::io::Command;
+use crate::io::{Command, Headers, Secret};
 
 /// Everything an engine is told. Start from [`Config::new`] and change what differs.
 ///
@@ -26,6 +27,67 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// What the drivers enforce while they read and write HTTP. The engine only carries it, so that both do the same.
     pub http: Http,
+    /// How the drivers reach remote servers. The engine only carries it.
+    pub outbound: Outbound,
+    /// Where clients come from.
+    pub front: FrontKind,
+    /// The wall clock at the driver's origin, as the time since 1970 began; drivers set it. Only `/status` shows it.
+    pub started: Option<Duration>,
+}
+
+/// Where clients come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrontKind {
+    /// Over HTTP, any number of them: Streamable HTTP and HTTP+SSE.
+    #[default]
+    Http,
+    /// Over our own stdin and stdout, one: the first configured server is what it talks to. The end of stdin is the end.
+    Stdio,
+}
+
+/// How a driver reaches remote servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// How the certificate of a remote server is checked.
+    pub verify: Verify,
+    /// The proxy for `http` URLs (`http://[user:password@]host:port`), from `HTTP_PROXY`.
+    pub http_proxy: Option<Secret<String>>,
+    /// The proxy for `https` URLs, by CONNECT, from `HTTPS_PROXY`.
+    pub https_proxy: Option<Secret<String>>,
+    /// Hosts that are reached without a proxy, from `NO_PROXY`: names (with all their subdomains), addresses, or `*`.
+    pub no_proxy: Vec<String>,
+    /// For the name, the connection and the TLS handshake, each. 10 s.
+    pub connect_timeout: Duration,
+    /// From the request to the head of its response. 5 min: a JSON answer comes when the tool is done.
+    pub head_timeout: Duration,
+    /// Between two pieces of a body. 5 min: well above the keep-alive of any server.
+    pub body_timeout: Duration,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Outbound {
+            verify: Verify::Native,
+            http_proxy: None,
+            https_proxy: None,
+            no_proxy: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(300),
+            body_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How the certificate of a remote server is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// By the roots of the system, or the built-in ones where the system has none.
+    #[default]
+    Native,
+    /// By the certificates of this PEM file.
+    Bundle(PathBuf),
+    /// Not at all.
+    Nothing,
 }
 
 impl Config {
@@ -38,6 +100,9 @@ impl Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             http: Http::default(),
+            outbound: Outbound::default(),
+            front: FrontKind::default(),
+            started: None,
         }
     }
 
@@ -88,22 +153,127 @@ impl Config {
 pub struct Server {
     /// Its name: in log lines and in `/servers/NAME/mcp`. Letters, digits, `-`, `_`, `.`.
     pub name: String,
-    /// How to start it.
-    pub command: Command,
+    /// How to reach it.
+    pub origin: Origin,
     /// Which clients share one process.
     pub sessions: SessionMode,
     /// Give out no session ids: every request stands alone. GET and DELETE are refused then.
     pub stateless: bool,
     /// Start one process with the proxy, before the first client comes.
     pub prestart: bool,
+    /// Which variables of its process a client may set by the query of its URL. For a local server only.
+    pub url_env: UrlEnv,
+    /// Variables of its process that come from header fields of a client's request: the lower-case name of the field and
+    /// the variable. For a local server only.
+    pub header_env: Vec<(String, String)>,
+}
+
+/// Which variables of a server process a client may set by the query of its URL (`/sse?NAME=value`). Names that change how
+/// programs are found, loaded or run are refused with 400, whatever this says.
+#[derive(Clone, Debug, Default)]
+pub enum UrlEnv {
+    /// None.
+    #[default]
+    Off,
+    /// These.
+    Listed(Vec<String>),
+    /// All but those that are always refused.
+    Any,
 }
 
 impl Server {
     /// A server with the defaults: shared, with sessions, started with the proxy.
     #[must_use]
     pub fn new(name: impl Into<String>, command: Command) -> Self {
-        Server { name: name.into(), command, sessions: SessionMode::Shared, stateless: false, prestart: true }
+        Server {
+            name: name.into(),
+            origin: Origin::Local(command),
+            sessions: SessionMode::Shared,
+            stateless: false,
+            prestart: true,
+            url_env: UrlEnv::Off,
+            header_env: Vec::new(),
+        }
     }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A program to start, which speaks stdio.
+    Local(Command),
+    /// A server to reach over HTTP.
+    Remote(Remote),
+}
+
+/// A server to reach over HTTP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Its endpoint, `http` or `https`.
+    pub url: Secret<String>,
+    /// How to speak to it.
+    pub transport: RemoteTransport,
+    /// Header fields to send with every request; secrets among them.
+    pub headers: Headers,
+    /// How to prove who we are, beside those headers.
+    pub credentials: Credentials,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Remote")
+            .field("url", &self.url)
+            .field("transport", &self.transport)
+            .field("headers", &names)
+            .field("credentials", &self.credentials)
+            .finish()
+    }
+}
+
+/// How to speak to a remote server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemoteTransport {
+    /// Find out: Streamable HTTP first, HTTP+SSE if that is refused.
+    #[default]
+    Detect,
+    /// Streamable HTTP.
+    StreamableHttp,
+    /// HTTP+SSE (2024-11-05).
+    Sse,
+}
+
+/// How to prove who we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Not at all, or by the headers.
+    #[default]
+    None,
+    /// `Authorization: Bearer`.
+    Bearer(Secret<String>),
+    /// `Authorization: Basic` (RFC 7617).
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// `Authorization: Digest` (RFC 7616), after the server's challenge.
+    Digest {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// OAuth 2.0 client credentials (RFC 6749, section 4.4): a token is fetched, kept, and renewed before it ends.
+    ClientCredentials {
+        /// The client.
+        id: String,
+        /// Its secret.
+        secret: Secret<String>,
+        /// Where tokens are.
+        token_url: String,
+    },
 }
 
 /// Which clients share one server process.
@@ -131,6 +301,13 @@ pub struct Access {
     pub allowed_hosts: Vec<String>,
     /// We listen on more than loopback: our names are unknown, so `Host` is only checked if `allowed_hosts` has entries.
     pub public: bool,
+    /// What proves that a request may come in, as `Authorization: Bearer`, `X-API-Key` or `?auth_key=`: one of these. Empty:
+    /// nothing needs to be proved.
+    pub auth_tokens: Vec<Secret<String>>,
+    /// Origins whose web pages are answered with CORS header fields; `*` is every origin. Empty: no CORS.
+    pub cors_origins: Vec<String>,
+    /// Response header fields, in lower case, that those pages may read beside `mcp-session-id`.
+    pub expose_headers: Vec<String>,
 }
 
 /// Bounds of tables, queues and buffers. Bytes unless said.
@@ -247,6 +424,17 @@ pub struct Http {
     pub idle_timeout: Duration,
     /// Without any progress in writing to a client that does not read. 60 s; then the connection is cut.
     pub write_timeout: Duration,
+    /// Serve `https` with this certificate instead of `http`.
+    pub tls: Option<Tls>,
+}
+
+/// A certificate and its key, for serving `https`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file of the certificate chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
 }
 
 impl Default for Http {
@@ -258,6 +446,7 @@ impl Default for Http {
             body_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
+            tls: None,
         }
     }
 }

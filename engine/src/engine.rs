@@ -5,14 +5,18 @@ use std::fmt::Write as _;
 use log::{debug, info, log_enabled, trace, warn};
 
 use crate::back::{Back, Full, LinkEvent, LinkId, Sharing};
-use crate::config::{Config, ConfigError, SessionMode};
+use crate::config::{Config, ConfigError, FrontKind, SessionMode};
 use crate::core::Core;
 use crate::core::timers::Deadline;
-use crate::front::{Front, Inbound, SessionId, StreamId};
-use crate::io::{Action, ChildId, Event, ExchangeId, HttpRequest, Instant, Output, Pipe};
+use crate::front::{Front, Inbound, SessionId, StreamId, Target};
+use crate::io::{Action, ChildId, Event, ExchangeId, FetchId, HttpRequest, Instant, Output, Pipe};
 use crate::router::{Router, Step};
 use crate::wire::lines::Line;
 use crate::wire::rpc::{self, IdScanner, Kind, Message, code};
+
+/// How long calls may still be answered after the end of stdin: a script that pipes its requests in wants the answers. Who
+/// is in a hurry sends SIGTERM.
+const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The state machine. See the [crate's front page](crate) for how to drive it.
 pub struct Engine {
@@ -46,6 +50,8 @@ pub struct Stats {
     pub links: usize,
     /// Child processes.
     pub children: usize,
+    /// HTTP requests of ours that are not over, streams included.
+    pub fetches: usize,
     /// Requests on their way to a server.
     pub calls: usize,
     /// Requests on their way to a client.
@@ -64,7 +70,10 @@ impl Engine {
         config.validate()?;
         let mut core = Core::new(config, now);
         let back = Back::new(&mut core);
-        let (front, router) = (Front::default(), Router::default());
+        let (mut front, router) = (Front::default(), Router::default());
+        if core.config.front == FrontKind::Stdio {
+            front.open_stdio(&mut core);
+        }
         Ok(Engine { core, front, router, back, phase: Phase::Running, overlong: std::collections::BTreeMap::new() })
     }
 
@@ -82,6 +91,12 @@ impl Engine {
             Event::Request(id, request) => self.request(id, &request),
             Event::Data(Pipe::ChildStdout(child), bytes) => self.child_says(child, bytes),
             Event::Data(Pipe::ChildStderr(child), bytes) => self.back.stderr(&mut self.core, child, bytes),
+            Event::Data(Pipe::Fetched(id), bytes) => {
+                let events = self.back.fetch_data(&mut self.core, id, bytes);
+                self.link_events(events);
+                self.read_fetch(id);
+            }
+            Event::Data(Pipe::Stdin, bytes) => self.stdin_says(bytes),
             Event::Data(..) => debug_assert!(false, "no such pipe is ever read"),
             Event::Wrote(Pipe::ChildStdin(child)) => {
                 self.back.wrote(&mut self.core, child);
@@ -90,6 +105,10 @@ impl Engine {
             Event::Wrote(Pipe::Response(id)) => {
                 self.front.wrote(&mut self.core, id);
                 self.resume(self.front.session_of(id));
+            }
+            Event::Wrote(Pipe::Stdout) => {
+                self.front.stdout_wrote(&mut self.core);
+                self.resume(self.front.stdio_stream().map(|stream| stream.session));
             }
             Event::Wrote(_) => debug_assert!(false, "no such pipe is ever written"),
             Event::Closed(Pipe::Response(id), _) => {
@@ -100,21 +119,39 @@ impl Engine {
                     self.resume(session);
                 }
             }
+            Event::Closed(Pipe::Fetched(id), error) => {
+                let events = self.back.fetch_closed(&mut self.core, id, error.is_some());
+                self.link_events(events);
+            }
+            Event::Closed(Pipe::Stdin, _) => self.stdin_ends(),
+            Event::Closed(Pipe::Stdout, _) => {
+                // Nobody is left to answer.
+                self.front.stdout_closed();
+                self.shutdown();
+            }
             Event::Closed(pipe, _) => {
                 if let Pipe::ChildStdout(child) = pipe {
                     self.child_falls_silent(child);
                 }
                 let event = self.back.closed(&mut self.core, pipe);
-                self.link_event(event);
+                self.link_events(event);
             }
             Event::Spawned(child) => self.back.spawned(&mut self.core, child),
             Event::SpawnFailed(child, kind) => {
                 let event = self.back.spawn_failed(&mut self.core, child, kind);
-                self.link_event(event);
+                self.link_events(event);
             }
             Event::Exited(child, exit) => {
                 let event = self.back.exited(&mut self.core, child, exit);
-                self.link_event(event);
+                self.link_events(event);
+            }
+            Event::Fetched(id, response) => {
+                let events = self.back.fetched(&mut self.core, id, &response);
+                self.link_events(events);
+            }
+            Event::FetchFailed(id, error) => {
+                let events = self.back.fetch_failed(&mut self.core, id, &error);
+                self.link_events(events);
             }
             Event::Shutdown => self.shutdown(),
         }
@@ -140,7 +177,7 @@ impl Engine {
             } else if self.phase == Phase::Draining && self.router.calls() == 0 {
                 self.stop();
                 self.forget_released();
-            } else if self.phase == Phase::Stopping && self.front.exchanges() == 0 && self.back.children() == 0 {
+            } else if self.phase == Phase::Stopping && self.has_ended() {
                 self.core.timers.clear_all();
                 self.phase = Phase::Done;
             } else {
@@ -157,6 +194,7 @@ impl Engine {
             sessions: self.front.sessions(),
             links: self.back.links(),
             children: self.back.children(),
+            fetches: self.back.fetches(),
             calls: self.router.calls(),
             questions: self.router.asks(),
             timers: self.core.timers.len(),
@@ -167,7 +205,7 @@ impl Engine {
 
     fn request(&mut self, id: ExchangeId, request: &HttpRequest) {
         if self.phase != Phase::Running {
-            return self.front.refuse_stopping(&mut self.core, id);
+            return self.front.refuse_stopping(&mut self.core, id, request);
         }
         match self.front.request(&mut self.core, id, request) {
             Inbound::Done => {}
@@ -175,6 +213,10 @@ impl Engine {
                 for message in &messages {
                     self.client_says(server, stream, message);
                 }
+            }
+            Inbound::Status(place) => {
+                let health = self.back.health(&self.core);
+                self.front.answer_status(&mut self.core, id, place, &health);
             }
             Inbound::Delete(session) => {
                 self.end_session(session, "the session was ended");
@@ -194,6 +236,14 @@ impl Engine {
             return;
         }
         if self.router.link_of(stream.session).is_none() {
+            if !self.front.is_ephemeral(stream.session) {
+                // HTTP+SSE and stdio let a client speak before it has introduced itself; servers need not bear that.
+                if let Kind::Request { id, .. } = &message.kind {
+                    let error = rpc::error(Some(id.0), code::INVALID_REQUEST, "begin with initialize");
+                    self.front.reply(&mut self.core, stream, 400, error);
+                }
+                return;
+            }
             // A client without a session: its server is introduced by the proxy itself.
             let revision = self.front.revision(stream.session).unwrap_or_default().to_owned();
             if let (Err(full), Kind::Request { id, .. }) =
@@ -215,12 +265,16 @@ impl Engine {
         id: &str,
         params: Option<&serde_json::value::RawValue>,
     ) {
+        if self.router.link_of(stream.session).is_some() {
+            let error = rpc::error(Some(id), code::INVALID_REQUEST, "this session is initialized already");
+            return self.front.reply(&mut self.core, stream, 400, error);
+        }
         let (Ok(version), Ok(capabilities)) =
             (rpc::member(params, "protocolVersion"), rpc::member(params, "capabilities"))
         else {
             let error = rpc::error(Some(id), code::INVALID_PARAMS, "a member of the parameters comes twice");
             self.front.reply(&mut self.core, stream, 200, error);
-            return self.end_session(stream.session, "refused");
+            return self.refuse_session(stream.session, "refused");
         };
         let version = version.map_or("", |version| version.get());
         let capabilities = capabilities.map_or("", |capabilities| capabilities.get());
@@ -229,7 +283,9 @@ impl Engine {
             let version = version.trim_matches('"').to_owned();
             self.join_anonymous(server, stream, &version)
         } else {
-            let sharing = if mode == SessionMode::Shared && !can_be_asked(capabilities) {
+            // The one client of our stdin has nobody to share with, and can be made to wait.
+            let alone = self.front.stdio_stream().is_some_and(|stdio| stdio.session == stream.session);
+            let sharing = if mode == SessionMode::Shared && !alone && !can_be_asked(capabilities) {
                 Sharing::Shared(format!("{version} {capabilities}"))
             } else {
                 Sharing::Dedicated
@@ -238,7 +294,7 @@ impl Engine {
         };
         if let Err(full) = joined {
             self.refuse(stream, id, full);
-            return self.end_session(stream.session, "refused");
+            return self.refuse_session(stream.session, "refused");
         }
         let Some(link) = self.router.link_of(stream.session) else { return };
         match self.back.answer(link).map(str::to_owned) {
@@ -257,7 +313,13 @@ impl Engine {
         initialized: Option<Vec<u8>>,
     ) -> Result<(), Full> {
         let dedicated = sharing == Sharing::Dedicated;
-        let link = self.back.acquire(&mut self.core, server, sharing)?;
+        let env = self.front.env(session);
+        let sharing = match sharing {
+            // Clients with other variables are other clients.
+            Sharing::Shared(key) => Sharing::Shared(format!("{key} {}", env.key())),
+            dedicated => dedicated,
+        };
+        let link = self.back.acquire(&mut self.core, server, sharing, env.pairs())?;
         self.front.set_dedicated(session, dedicated);
         self.router.attach(session, link);
         self.back.hello(&mut self.core, link, hello, initialized);
@@ -308,12 +370,32 @@ impl Engine {
         self.front.reply(&mut self.core, stream, 503, rpc::error(Some(id), code::REFUSED, text));
     }
 
+    /// Ends a session whose `initialize` was refused, unless its client may try again.
+    fn refuse_session(&mut self, session: SessionId, why: &str) {
+        if self.front.survives_refusal(session) {
+            self.leave(session, why);
+        } else {
+            self.end_session(session, why);
+        }
+    }
+
     /// Ends a session: open requests are answered, the server is told.
     fn end_session(&mut self, session: SessionId, why: &str) {
+        self.leave(session, why);
+        self.front.end_session(&mut self.core, session);
+    }
+
+    /// Takes a session from its link.
+    fn leave(&mut self, session: SessionId, why: &str) {
         if let Some(parting) = self.router.detach(&mut self.core, session) {
             for (stream, id) in parting.open {
                 let error = rpc::error(Some(&id), code::INTERNAL, why);
                 self.front.reply(&mut self.core, stream, 200, error);
+            }
+            for call in parting.calls {
+                if self.back.forget_call(&mut self.core, parting.link, call) {
+                    self.router.bury(&mut self.core, call);
+                }
             }
             for line in parting.lines {
                 // A server that does not even read this is told by its end.
@@ -323,7 +405,6 @@ impl Engine {
                 self.back.unused(&mut self.core, parting.link);
             }
         }
-        self.front.end_session(&mut self.core, session);
     }
 
     /// Calls of our own may still wait for links that ended.
@@ -333,7 +414,74 @@ impl Engine {
         }
     }
 
+    fn stdin_says(&mut self, bytes: &[u8]) {
+        let Some(mut decoder) = self.front.stdin_begun() else { return };
+        let mut rest = bytes;
+        while let Some(line) = decoder.next(&mut rest) {
+            self.stdin_line(&line);
+        }
+        self.front.stdin_done(decoder);
+        self.front.read_stdin(&mut self.core);
+    }
+
+    /// The client is done: so are we, once its calls are answered.
+    fn stdin_ends(&mut self) {
+        if let Some(mut decoder) = self.front.stdin_begun() {
+            while let Some(line) = decoder.finish() {
+                self.stdin_line(&line);
+            }
+            self.front.stdin_done(decoder);
+        }
+        self.front.stdin_ended();
+        if self.phase == Phase::Running {
+            self.shutdown();
+            self.core.after(LAST_ANSWERS, Deadline::Shutdown);
+        }
+    }
+
+    fn stdin_line(&mut self, line: &Line<'_>) {
+        let Some(stream) = self.front.stdio_stream() else { return };
+        let line = match line {
+            Line::Whole(line) => *line,
+            Line::Part(_) => return,
+            Line::End => {
+                let max = self.core.config.limits.max_message;
+                warn!("a message of more than {max} bytes on stdin was skipped (--max-message-size)");
+                return;
+            }
+        };
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        let batch = rpc::is_batch(line).then(|| rpc::parse_batch(line));
+        let parsed = match batch {
+            Some(Ok(parts)) => parts.into_iter().map(rpc::parse_str).collect(),
+            Some(Err(malformed)) => vec![Err(malformed)],
+            None => vec![rpc::parse(line)],
+        };
+        for message in parsed {
+            match message {
+                Ok(message) => self.client_says(0, stream, &message),
+                Err(malformed) => {
+                    warn!("something that is no message was skipped on stdin: {malformed}");
+                    if let Some(id) = &malformed.id {
+                        let error = rpc::error(Some(id), malformed.code, malformed.text);
+                        self.front.reply(&mut self.core, stream, 400, error);
+                    }
+                }
+            }
+        }
+    }
+
     // ---- from the servers ----
+
+    /// Permits the next read of a response, unless a slow client of its own holds it up.
+    fn read_fetch(&mut self, id: FetchId) {
+        let session = self.back.link_of_fetch(id).and_then(|link| self.router.sessions_of(link).next());
+        if !session.is_some_and(|s| self.front.is_dedicated(s) && self.front.is_congested(&self.core, s)) {
+            self.back.read_fetch(&mut self.core, id);
+        }
+    }
 
     fn child_says(&mut self, child: ChildId, bytes: &[u8]) {
         let Some((link, mut decoder)) = self.back.read_begun(child) else { return };
@@ -388,7 +536,7 @@ impl Engine {
                 if let Some((link, id)) = link.zip(scanner.id())
                     && let Some(event) = self.back.handshake_invalid(&mut self.core, link, id)
                 {
-                    return self.link_event(Some(event));
+                    return self.link_event(event);
                 }
                 let call = link.zip(scanner.id()).and_then(|(link, id)| self.router.call_of(link, id));
                 if let Some(call) = call {
@@ -400,38 +548,40 @@ impl Engine {
             // A link that was released wants to hear nothing more.
             Line::Whole(line) => {
                 if let Some(link) = link.filter(|_| !line.iter().all(u8::is_ascii_whitespace)) {
-                    self.server_says(link, line);
+                    self.server_says(link, line, None);
                 }
             }
         }
     }
 
-    fn server_says(&mut self, link: LinkId, line: &[u8]) {
+    /// What a server said, on a line or in an event. `about` is the call on whose stream it came.
+    fn server_says(&mut self, link: LinkId, line: &[u8], about: Option<u64>) {
         if rpc::is_batch(line) {
             // Revision 2025-03-26 lets a server write several messages in one line.
             match rpc::parse_batch(line) {
-                Ok(parts) => parts.into_iter().for_each(|part| self.server_message(link, rpc::parse_str(part))),
-                Err(malformed) => self.server_message(link, Err(malformed)),
+                Ok(parts) => parts.into_iter().for_each(|part| self.server_message(link, rpc::parse_str(part), about)),
+                Err(malformed) => self.server_message(link, Err(malformed), about),
             }
         } else {
-            self.server_message(link, rpc::parse(line));
+            self.server_message(link, rpc::parse(line), about);
         }
     }
 
-    fn server_message(&mut self, link: LinkId, message: Result<Message<'_>, rpc::Malformed>) {
+    fn server_message(&mut self, link: LinkId, message: Result<Message<'_>, rpc::Malformed>, about: Option<u64>) {
         let message = match message {
             Ok(message) => message,
             Err(malformed) => {
                 if self.back.may_complain(&self.core, link) {
-                    warn!("link#{}: something that is no message was skipped on stdout: {malformed}", link.0);
+                    warn!("link#{}: something that is no message was skipped: {malformed}", link.0);
                 }
                 // If it was meant as an answer, the caller must not wait for a better one.
-                if let Some(id) = &malformed.id
+                let id = malformed.id.clone().or_else(|| about.map(|number| number.to_string()));
+                if let Some(id) = &id
                     && let Some(event) = self.back.handshake_invalid(&mut self.core, link, id)
                 {
-                    return self.link_event(Some(event));
+                    return self.link_event(event);
                 }
-                let call = malformed.id.as_deref().and_then(|id| self.router.call_of(link, id));
+                let call = id.and_then(|id| self.router.call_of(link, &id));
                 if let Some(call) = call {
                     let text = format!("the server sent an invalid answer: {malformed}");
                     let step = self.router.fail_call(&mut self.core, call, 200, code::INTERNAL, &text);
@@ -441,19 +591,31 @@ impl Engine {
             }
         };
         if let Some(event) = self.back.handshake(&mut self.core, link, &message) {
-            return self.link_event(Some(event));
+            return self.link_event(event);
         }
-        let step = self.router.server_says(&mut self.core, link, &message);
+        let step = self.router.server_says(&mut self.core, link, &message, about);
         if matches!((&step, &message.kind), (Step::Reply { .. }, Kind::Response { .. })) {
             self.back.works(link);
         }
         self.run(step);
     }
 
-    fn link_event(&mut self, event: Option<LinkEvent>) {
+    fn link_events(&mut self, events: impl IntoIterator<Item = LinkEvent>) {
+        for event in events {
+            self.link_event(event);
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
         match event {
-            None => {}
-            Some(LinkEvent::Up { link, again }) => {
+            LinkEvent::Message { link, bytes, about } => self.server_says(link, &bytes, about),
+            LinkEvent::Failed { link, number, text } => {
+                if let Some(call) = self.router.call_of(link, &number.to_string()) {
+                    let step = self.router.fail_call(&mut self.core, call, 200, code::INTERNAL, &text);
+                    self.run(step);
+                }
+            }
+            LinkEvent::Up { link, again } => {
                 let answer = self.back.answer(link).unwrap_or_default().to_owned();
                 if again {
                     for line in self.router.restore(&mut self.core, link) {
@@ -465,9 +627,9 @@ impl Engine {
                     self.welcome(stream, &id, &answer);
                 }
             }
-            Some(LinkEvent::Down { link, why, refusal }) => {
+            LinkEvent::Down { link, why, refusal, spared } => {
                 let text = format!("the server failed: {why}");
-                for step in self.router.link_down(&mut self.core, link, &text) {
+                for step in self.router.link_down(&mut self.core, link, &text, &spared) {
                     self.run(step);
                 }
                 for (stream, id) in self.router.greetings(link) {
@@ -478,7 +640,7 @@ impl Engine {
                         _ => rpc::error(Some(&id), code::INTERNAL, &text),
                     };
                     self.front.reply(&mut self.core, stream, 200, error);
-                    self.end_session(stream.session, &text);
+                    self.refuse_session(stream.session, &text);
                 }
                 if self.router.sessions_of(link).next().is_none() {
                     self.back.abandon(&mut self.core, link);
@@ -522,7 +684,7 @@ impl Engine {
             Step::Broadcast { sessions, message } => {
                 for target in sessions {
                     // What concerns the whole server is no matter of one request, unless there is no other way to say it.
-                    let target = crate::front::Target { sole: None, ..target };
+                    let target = Target { sole: None, ..target };
                     if !self.front.is_ephemeral(target.session) {
                         let stream = self.front.choose(target);
                         self.front.push(&mut self.core, stream, &message);
@@ -535,8 +697,14 @@ impl Engine {
     fn fire(&mut self, deadline: Deadline) {
         match deadline {
             Deadline::Call(call) => {
+                let link = self.router.link_of_call(call);
                 for step in self.router.call_late(&mut self.core, call) {
                     self.run(step);
+                }
+                if let Some(link) = link
+                    && self.back.forget_call(&mut self.core, link, call.0)
+                {
+                    self.router.bury(&mut self.core, call.0);
                 }
             }
             Deadline::Ask(ask) => {
@@ -548,7 +716,7 @@ impl Engine {
             Deadline::SessionIdle(session) => self.end_session(session, "the session was idle"),
             Deadline::Handshake(link) => {
                 let event = self.back.handshake_late(&mut self.core, link);
-                self.link_event(event);
+                self.link_events(event);
             }
             Deadline::Restart(link) => self.back.start(&mut self.core, link),
             Deadline::LinkIdle(link) => self.back.idle(&mut self.core, link),
@@ -556,8 +724,10 @@ impl Engine {
             Deadline::Drain(child) => {
                 self.child_falls_silent(child);
                 let event = self.back.drained(&mut self.core, child);
-                self.link_event(event);
+                self.link_events(event);
             }
+            Deadline::Listening(remote) => self.back.listening(&mut self.core, remote),
+            Deadline::Stream(remote, number) => self.back.reopen(&mut self.core, remote, number),
             Deadline::Shutdown => self.stop(),
             Deadline::ShutdownEnd => {
                 warn!("something did not end in time and is left behind: {:?}", self.stats());
@@ -570,6 +740,13 @@ impl Engine {
     }
 
     // ---- the end ----
+
+    fn has_ended(&self) -> bool {
+        self.front.exchanges() == 0
+            && self.back.children() == 0
+            && self.back.fetches() == 0
+            && self.front.is_stdout_idle()
+    }
 
     fn shutdown(&mut self) {
         match self.phase {

@@ -63,9 +63,17 @@ pub struct ExchangeId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChildId(pub u64);
 
+/// Names one HTTP request of ours and its response. Made by the engine, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchId(pub u64);
+
 /// A stream of bytes between the engine and the outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pipe {
+    /// Our own standard input; the engine reads it.
+    Stdin,
+    /// Our own standard output; the engine writes it.
+    Stdout,
     /// A child's standard input; the engine writes it.
     ChildStdin(ChildId),
     /// A child's standard output; the engine reads it.
@@ -74,6 +82,8 @@ pub enum Pipe {
     ChildStderr(ChildId),
     /// The body of a streamed response; the engine writes it.
     Response(ExchangeId),
+    /// The body of a response to a request of ours; the engine reads it.
+    Fetched(FetchId),
 }
 
 /// What a driver tells the engine.
@@ -97,6 +107,12 @@ pub enum Event<'a> {
     /// The child process ended, and every process left in its group was killed. The terminal event of that child; its
     /// [`Pipe::ChildStdout`] and [`Pipe::ChildStderr`] may still bring bytes and end by themselves.
     Exited(ChildId, Exit),
+    /// The head of a response to a request of ours came. Its `body` is [`Body::Stream`]: it is read from
+    /// [`Pipe::Fetched`], decoded from any content coding, to its end. [`Event::Closed`] of that pipe is the terminal event
+    /// of the fetch: its regular end is `None`; it also follows on [`Action::Close`].
+    Fetched(FetchId, HttpResponse),
+    /// There will be no response. The terminal event of that fetch, also after [`Action::Close`] before its head came.
+    FetchFailed(FetchId, FetchError),
     /// Stop: once is a request to finish, twice is a demand to end at once.
     Shutdown,
 }
@@ -116,6 +132,8 @@ pub enum Action {
     Spawn(ChildId, Command),
     /// Signal the child's whole process group.
     Kill(ChildId, Signal),
+    /// Send an HTTP request to a server. Redirects are not followed; any status is a response.
+    Fetch(FetchId, FetchRequest),
 }
 
 /// What [`Engine::poll`](crate::Engine::poll) returns.
@@ -240,10 +258,23 @@ impl Headers {
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What proves who somebody is stays out of every log: credentials, cookies and session ids.
-        const SECRET: [&str; 6] =
-            ["authorization", "cookie", "mcp-session-id", "proxy-authorization", "set-cookie", "x-api-key"];
-        f.debug_map().entries(self.iter().map(|(n, v)| (n, if SECRET.contains(&n) { "***" } else { v }))).finish()
+        // Any field may prove who somebody is. These do not; the values of all others stay out of every log.
+        const PLAIN: [&str; 13] = [
+            "accept",
+            "allow",
+            "cache-control",
+            "connection",
+            "content-length",
+            "content-type",
+            "host",
+            "last-event-id",
+            "mcp-protocol-version",
+            "origin",
+            "retry-after",
+            "transfer-encoding",
+            "user-agent",
+        ];
+        f.debug_map().entries(self.iter().map(|(n, v)| (n, if PLAIN.contains(&n) { v } else { "***" }))).finish()
     }
 }
 
@@ -268,6 +299,52 @@ impl fmt::Debug for HttpRequest {
         let path = self.target.split('?').next().unwrap_or_default();
         write!(f, "{} {path} {:?}, {} bytes", self.method, self.headers, self.body.len())
     }
+}
+
+/// An HTTP request of ours.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FetchRequest {
+    /// The method: GET, POST or DELETE.
+    pub method: &'static str,
+    /// The absolute URL, `http` or `https`. It may hold a key in its query.
+    pub url: Secret<String>,
+    /// The header fields, without those of framing and without `host` and `accept-encoding`, which are the driver's.
+    pub headers: Headers,
+    /// The whole body; empty for none.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for FetchRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.reveal().split(['?', '#']).next().unwrap_or_default();
+        write!(f, "{} {url} {:?}, {} bytes", self.method, self.headers, self.body.len())
+    }
+}
+
+/// Why a request of ours has no response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchError {
+    /// The sort of failure.
+    pub kind: FetchErrorKind,
+    /// For people: one line, without a full stop, without secrets.
+    pub text: String,
+}
+
+/// The sorts of failure of a request of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchErrorKind {
+    /// The name has no address.
+    Name,
+    /// Nobody listens there, or no way leads there.
+    Connect,
+    /// The certificate is not trusted, or the handshake failed.
+    Tls,
+    /// A time limit passed.
+    Timeout,
+    /// The other side did not speak HTTP, or went away in the middle.
+    Protocol,
+    /// We ended it.
+    Cancelled,
 }
 
 /// An HTTP response.

@@ -40,7 +40,7 @@
 //!                     }));
 //!                 }
 //!                 Action::Respond(exchange, response) => answer = Some((exchange, response)),
-//!                 Action::Read(_) | Action::Write(..) | Action::Close(_) | Action::Kill(..) => {}
+//!                 _ => {}
 //!             },
 //!             Output::Wait(until) => break until,
 //!             Output::Done => break None,
@@ -69,10 +69,10 @@
 //! 3. `Read(p)` permits one read of at most [`MAX_READ`] bytes, then exactly one `Data(p, ..)` or `Closed(p, ..)`. Nobody
 //!    reads without it.
 //! 4. `Write(p, b)`: write all of it and flush, then exactly one `Wrote(p)` or `Closed(p, ..)`.
-//! 5. `Close(p)`: drop our end. Nothing more counts for `p`, but that an exchange still ends by rule 6.
+//! 5. `Close(p)`: drop our end. Nothing more counts for `p`, but that an exchange and a fetch still end by rule 6.
 //! 6. Everything that was named ends with one terminal event, and its name is never used again. A child: `SpawnFailed`, or
 //!    `Exited` once its process is reaped and its group killed; its outputs may still be read to their own `Closed`. An
-//!    exchange: `Closed(Response)`, whether it was answered or its client left.
+//!    exchange: `Closed(Response)`, whether it was answered or its client left. A fetch: `FetchFailed`, or `Closed(Fetched)`.
 //! 7. `now` never goes back.
 //!
 //! An action may name something whose terminal event is on its way; a driver ignores it then.
@@ -86,9 +86,12 @@ mod io;
 mod router;
 pub mod wire;
 
-pub use config::{Access, Config, ConfigError, Http, Limits, Server, SessionMode, Timeouts};
+pub use config::{
+    Access, Config, ConfigError, Credentials, FrontKind, Http, Limits, Origin, Outbound, Remote, RemoteTransport,
+    Server, SessionMode, Timeouts, Tls, UrlEnv, Verify,
+};
 pub use engine::{Engine, Stats};
 pub use io::{
-    Action, Body, ChildId, Command, Event, ExchangeId, Exit, Headers, HttpRequest, HttpResponse, Instant, MAX_READ,
-    Output, Pipe, Secret, Signal,
+    Action, Body, ChildId, Command, Event, ExchangeId, Exit, FetchError, FetchErrorKind, FetchId, FetchRequest,
+    Headers, HttpRequest, HttpResponse, Instant, MAX_READ, Output, Pipe, Secret, Signal,
 };

@@ -127,6 +127,8 @@ pub(crate) struct Router {
 pub(crate) struct Parting {
     /// Its open requests: where the answers go, and their ids.
     pub(crate) open: Vec<(StreamId, String)>,
+    /// The numbers of its calls.
+    pub(crate) calls: Vec<u64>,
     pub(crate) link: LinkId,
     /// What the server must hear.
     pub(crate) lines: Vec<Vec<u8>>,
@@ -135,9 +137,10 @@ pub(crate) struct Parting {
 }
 
 impl Router {
-    /// Calls that somebody waits for.
+    /// Calls that somebody waits for, handshakes included.
     pub(crate) fn calls(&self) -> usize {
-        self.calls.values().filter(|call| call.client.is_some()).count()
+        let greetings: usize = self.groups.values().map(|group| group.greeting.len()).sum();
+        self.calls.values().filter(|call| call.client.is_some()).count() + greetings
     }
 
     pub(crate) fn asks(&self) -> usize {
@@ -353,12 +356,19 @@ impl Router {
         Some(ask)
     }
 
-    /// A message of a server.
-    pub(crate) fn server_says(&mut self, core: &mut Core, link: LinkId, message: &Message<'_>) -> Step {
+    /// A message of a server. `about` is the number of the call on whose stream it came, if it came on one.
+    pub(crate) fn server_says(
+        &mut self,
+        core: &mut Core,
+        link: LinkId,
+        message: &Message<'_>,
+        about: Option<u64>,
+    ) -> Step {
+        let about = about.map(CallId).filter(|call| self.calls.get(call).is_some_and(|call| call.link == link));
         match &message.kind {
             Kind::Response { id, outcome } => self.server_answers(core, link, message.raw, *id, outcome.is_ok()),
-            Kind::Request { id, method, params } => self.ask(core, link, message.raw, *id, method, *params),
-            Kind::Notification { method, params } => self.server_notifies(core, link, message, method, *params),
+            Kind::Request { id, method, params } => self.ask(core, link, message.raw, *id, method, *params, about),
+            Kind::Notification { method, params } => self.server_notifies(core, link, message, method, *params, about),
         }
     }
 
@@ -384,6 +394,7 @@ impl Router {
         Step::Reply { stream: client.stream, status: 200, message }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one message")]
     fn ask(
         &mut self,
         core: &mut Core,
@@ -392,6 +403,7 @@ impl Router {
         id: Id<'_>,
         method: &str,
         params: Option<&RawValue>,
+        about: Option<CallId>,
     ) -> Step {
         let answer = |text: String| Step::SendNow { link, line: rpc::line(text.into_bytes()) };
         if method == "ping" {
@@ -399,7 +411,7 @@ impl Router {
             return answer(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.0));
         }
         let refuse = |code, text: &str| Step::SendNow { link, line: rpc::line(rpc::error(Some(id.0), code, text)) };
-        let Some(target) = self.concerned(link) else {
+        let Some(target) = self.concerned(link, about) else {
             return refuse(code::METHOD_NOT_FOUND, "no single client can be meant by this request");
         };
         let Ok(token) = rpc::progress_token(params) else {
@@ -442,6 +454,7 @@ impl Router {
         message: &Message<'_>,
         method: &str,
         params: Option<&RawValue>,
+        about: Option<CallId>,
     ) -> Step {
         match method {
             "notifications/progress" => {
@@ -493,7 +506,7 @@ impl Router {
                 Step::Broadcast { sessions, message: message.raw.as_bytes().to_vec() }
             }
             _ => {
-                let Some(target) = self.concerned(link) else {
+                let Some(target) = self.concerned(link, about) else {
                     debug!("link#{}: {method} was dropped: it does not say which client it is for", link.0);
                     return Step::Ignore;
                 };
@@ -505,8 +518,13 @@ impl Router {
         }
     }
 
-    /// The session that something without a name concerns: the only one with calls in flight, else the only one there is.
-    fn concerned(&self, link: LinkId) -> Option<Target> {
+    /// The session that something without a name concerns: that of the call on whose stream it came, else the only one
+    /// with calls in flight, else the only one there is.
+    fn concerned(&self, link: LinkId, about: Option<CallId>) -> Option<Target> {
+        if let Some(client) = about.and_then(|call| self.calls.get(&call)?.client.as_ref()) {
+            let number = Some(client.stream.number);
+            return Some(Target { session: client.stream.session, sole: number, newest: number });
+        }
         let group = self.groups.get(&link)?;
         let whose = |call: &CallId| {
             let call = self.calls.get(call)?;
@@ -567,6 +585,18 @@ impl Router {
         self.calls.get(&call).filter(|call| call.link == link).map(|_| call)
     }
 
+    /// Nothing more about this call can come from the server: there is no need to remember whose it was.
+    pub(crate) fn bury(&mut self, core: &mut Core, id: u64) {
+        if self.calls.get(&CallId(id)).is_some_and(|call| call.client.is_none()) {
+            self.close_call(core, CallId(id));
+        }
+    }
+
+    /// The link of a call.
+    pub(crate) fn link_of_call(&self, call: CallId) -> Option<LinkId> {
+        self.calls.get(&call).map(|call| call.link)
+    }
+
     /// A call had no answer for too long. Returns the line that tells the server, and the answer for the client.
     pub(crate) fn call_late(&mut self, core: &mut Core, id: CallId) -> [Step; 2] {
         let Some(call) = self.calls.get(&id) else { return [Step::Ignore, Step::Ignore] };
@@ -601,13 +631,15 @@ impl Router {
     }
 
     /// The process behind a link is gone: every call fails, no question matters any more.
-    pub(crate) fn link_down(&mut self, core: &mut Core, link: LinkId, text: &str) -> Vec<Step> {
+    /// Calls that are spared were not taken by it, and are sent to the next.
+    pub(crate) fn link_down(&mut self, core: &mut Core, link: LinkId, text: &str, spared: &[u64]) -> Vec<Step> {
         let Some(group) = self.groups.get(&link) else { return Vec::new() };
         let (calls, asks) = (group.calls.clone(), group.asks.clone());
         for ask in asks {
             self.close_ask(core, ask);
         }
-        calls.into_iter().map(|call| self.fail_call(core, call, 200, code::INTERNAL, text)).collect()
+        let lost = calls.into_iter().filter(|call| !spared.contains(&call.0));
+        lost.map(|call| self.fail_call(core, call, 200, code::INTERNAL, text)).collect()
     }
 
     /// What a restarted server must hear to be as it was: log level and subscriptions.
@@ -638,6 +670,7 @@ impl Router {
         let peer = self.peers.remove(&session)?;
         let link = peer.link;
         let (mut open, mut lines) = (Vec::new(), Vec::new());
+        let calls = peer.calls.iter().map(|call| call.0).collect();
         for id in peer.calls {
             if let Some(client) = self.leave_call(core, id) {
                 open.push((client.stream, client.id));
@@ -662,12 +695,12 @@ impl Router {
                 lines.push(self.own_call(core, link, "resources/unsubscribe", &subscription(&uri)));
             }
         }
-        Some(Parting { open, link, lines, unused })
+        Some(Parting { open, calls, link, lines, unused })
     }
 
     /// A link is gone for good.
     pub(crate) fn forget(&mut self, core: &mut Core, link: LinkId) {
-        self.link_down(core, link, "the server was stopped");
+        self.link_down(core, link, "the server was stopped", &[]);
         self.groups.remove(&link);
     }
 }

@@ -21,6 +21,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use crate::pipes::{Flusher, Stalled};
 use crate::run::{Ending, Inbox, Message, thread};
+use crate::tls::{Opened, Session};
 
 /// Names one connection. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +32,8 @@ pub(crate) struct ConnId(u64);
 pub(crate) enum Heard {
     /// It decoded something; after a refusal it only skips what comes.
     Item(Result<Item, Refusal>),
+    /// Its TLS has something to say: a part of the handshake, or an alert.
+    Tls,
     /// The client is gone. The last word.
     Left(ErrorKind),
 }
@@ -56,6 +59,7 @@ pub(crate) struct Connections {
     /// Ends the accepting thread when it is dropped.
     accept: Option<PipeWriter>,
     threads: Ending,
+    tls: Option<Arc<rustls::ServerConfig>>,
     shared: Arc<Shared>,
     flusher: Flusher,
     inbox: Inbox,
@@ -63,6 +67,7 @@ pub(crate) struct Connections {
 
 struct Connection {
     stream: Arc<TcpStream>,
+    tls: Option<Arc<Session>>,
     reader: JoinHandle<()>,
     /// Bytes of requests that the reader decoded and that are not answered yet.
     gate: Arc<Gate>,
@@ -151,15 +156,24 @@ impl Gate {
 }
 
 impl Connections {
-    pub(crate) fn new(config: &Config, listener: TcpListener, flusher: Flusher, inbox: Inbox) -> io::Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        listener: Option<TcpListener>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        flusher: Flusher,
+        inbox: Inbox,
+    ) -> io::Result<Self> {
         let slots = Gate::new(config.http.max_connections);
-        // Between `poll` and `accept` a connection may vanish again.
-        listener.set_nonblocking(true)?;
-        let (ended, accept_end) = io::pipe()?;
-        let (slots2, inbox2) = (Arc::clone(&slots), inbox.clone());
-        let accepting = thread("mcp-accept", move || accept(&listener, &ended, &slots2, &inbox2))?;
         let mut threads = Ending::default();
-        threads.push(accepting);
+        let mut accept_end = None;
+        if let Some(listener) = listener {
+            // Between `poll` and `accept` a connection may vanish again.
+            listener.set_nonblocking(true)?;
+            let (ended, end) = io::pipe()?;
+            let (slots2, inbox2) = (Arc::clone(&slots), inbox.clone());
+            threads.push(thread("mcp-accept", move || accept(&listener, &ended, &slots2, &inbox2))?);
+            accept_end = Some(end);
+        }
         Ok(Connections {
             open: HashMap::new(),
             exchanges: HashMap::new(),
@@ -169,8 +183,9 @@ impl Connections {
             random: Random::default(),
             date: Date::default(),
             slots,
-            accept: Some(accept_end),
+            accept: accept_end,
             threads,
+            tls,
             shared: Arc::new(Shared { http: config.http.clone(), max_body: config.limits.max_body }),
             flusher,
             inbox,
@@ -184,11 +199,18 @@ impl Connections {
         // Only latency is at stake.
         let _ = stream.set_nodelay(true);
         let stream = Arc::new(stream);
+        let tls = match self.tls.clone().map(Session::new).transpose() {
+            Ok(tls) => tls.map(Arc::new),
+            Err(error) => {
+                log::warn!("a connection is dropped, for lack of TLS: {error}");
+                return self.slots.release(1);
+            }
+        };
         let gate = Gate::new(self.shared.http.max_head + self.shared.max_body);
         let (shared, inbox, slots) = (Arc::clone(&self.shared), self.inbox.clone(), Arc::clone(&self.slots));
-        let (stream2, gate2) = (Arc::clone(&stream), Arc::clone(&gate));
+        let (stream2, tls2, gate2) = (Arc::clone(&stream), tls.clone(), Arc::clone(&gate));
         let reader = thread("mcp-conn", move || {
-            let left = read(conn, &stream2, &gate2, &shared, &inbox);
+            let left = read(conn, &stream2, tls2.as_deref(), &gate2, &shared, &inbox);
             inbox.send(Message::Heard(conn, Heard::Left(left)));
             slots.release(1);
         });
@@ -201,6 +223,7 @@ impl Connections {
         };
         let connection = Connection {
             stream,
+            tls,
             reader,
             gate,
             waiting: VecDeque::new(),
@@ -219,6 +242,8 @@ impl Connections {
     pub(crate) fn heard(&mut self, conn: ConnId, heard: Heard) {
         match heard {
             Heard::Left(error) => self.cut(conn, error),
+            // What the session has to say goes before what it is given.
+            Heard::Tls => self.send(conn, Outgoing::default()),
             Heard::Item(item) => {
                 if let Some(connection) = self.open.get_mut(&conn)
                     && !connection.lingering
@@ -310,8 +335,17 @@ impl Connections {
         Some((conn, self.open.get_mut(&conn)?.exchange.as_mut()?))
     }
 
+    /// Writes, sealed where the connection is. If that fails the connection is gone afterwards.
+    fn send(&mut self, conn: ConnId, bytes: Outgoing) {
+        let bytes = match self.open.get(&conn).and_then(|connection| connection.tls.as_ref()) {
+            Some(tls) => tls.seal(&bytes),
+            None => bytes,
+        };
+        self.transmit(conn, bytes);
+    }
+
     /// Writes what the socket takes, and leaves the rest to the flusher. If that fails the connection is gone afterwards.
-    fn send(&mut self, conn: ConnId, mut bytes: Outgoing) {
+    fn transmit(&mut self, conn: ConnId, mut bytes: Outgoing) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
         if connection.flushing {
             connection.backlog.push_back(bytes);
@@ -335,7 +369,7 @@ impl Connections {
         match result {
             Ok(()) => {
                 if let Some(bytes) = connection.backlog.pop_front() {
-                    self.send(conn, bytes);
+                    self.transmit(conn, bytes);
                 }
                 self.settle(conn);
             }
@@ -375,11 +409,14 @@ impl Connections {
     /// Nothing more is answered. Once everything is written the client has a moment to read it and to close.
     fn linger(&mut self, conn: ConnId) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
-        connection.lingering = true;
         connection.waiting.clear();
-        if connection.flushing {
-            return;
+        if !std::mem::replace(&mut connection.lingering, true)
+            && let Some(tls) = &connection.tls
+        {
+            let end = tls.seal_end();
+            self.transmit(conn, end);
         }
+        let Some(connection) = self.open.get_mut(&conn).filter(|connection| !connection.flushing) else { return };
         // It fails if the client is gone, which the reader says.
         let _ = connection.stream.shutdown(Shutdown::Write);
         self.set_deadline(conn, Some(LINGER));
@@ -498,11 +535,19 @@ pub(crate) fn write_some(stream: &TcpStream, bytes: &mut Outgoing) -> io::Result
 }
 
 /// Reads and decodes until the client is gone.
-fn read(conn: ConnId, stream: &TcpStream, gate: &Gate, shared: &Shared, inbox: &Inbox) -> ErrorKind {
+fn read(
+    conn: ConnId,
+    stream: &TcpStream,
+    tls: Option<&Session>,
+    gate: &Gate,
+    shared: &Shared,
+    inbox: &Inbox,
+) -> ErrorKind {
     let mut receiver = Receiver { stream, timeout: None, buffer: Vec::new() };
     let mut decoder = RequestDecoder::new(shared.http.max_head, shared.max_body);
     let mut phase = Phase::Idle;
-    let mut deadline = None;
+    let mut handshaking = tls.is_some();
+    let mut deadline = handshaking.then(|| Clock::now() + shared.http.head_timeout);
     let mut refused = None;
     while refused.is_none() {
         let mut restart = gate.opened();
@@ -524,12 +569,30 @@ fn read(conn: ConnId, stream: &TcpStream, gate: &Gate, shared: &Shared, inbox: &
                 hear(item);
             }
         };
-        match receiver.receive(deadline, phase, &mut decode) {
+        let mut opened = Ok(Opened::default());
+        let mut take = |input: &[u8]| match tls {
+            Some(tls) => opened = tls.open(input, &mut decode),
+            None => decode(input),
+        };
+        match receiver.receive(deadline, phase, &mut take) {
             Ok(()) => {}
+            Err(error) if handshaking => return error,
             Err(ErrorKind::TimedOut) if deadline.is_some_and(|deadline| deadline <= Clock::now()) => {
                 hear(Err(Refusal::TIMEOUT));
             }
             Err(error) => return error,
+        }
+        if !matches!(opened, Ok(Opened { wants_write: false, .. })) {
+            inbox.send(Message::Heard(conn, Heard::Tls));
+        }
+        match opened {
+            Ok(Opened { ended: false, .. }) => {}
+            Ok(_) => return ErrorKind::ConnectionAborted,
+            Err(error) => return error,
+        }
+        if handshaking && tls.is_some_and(|tls| !tls.is_handshaking()) {
+            handshaking = false;
+            restart = true;
         }
         refused = last.then_some(());
         let now = decoder.phase();

@@ -1,5 +1,6 @@
-//! The pipes of children. A write is tried at once, on the loop; only what the pipe does not take is left to the flusher.
-//! A read is done by the pipe's thread, once for each permission, into a buffer that travels with it.
+//! The pipes of children, and our own standard input and output. A write to a child is tried at once, on the loop; only
+//! what the pipe does not take is left to the flusher. A read is done by the pipe's thread, once for each permission, into
+//! a buffer that travels with it. Our own output has a thread too: it may be a file or a terminal, and its mode is not ours.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
@@ -20,6 +21,9 @@ use crate::run::{Ending, Inbox, Message, thread};
 pub(crate) struct Pipes {
     sinks: HashMap<ChildId, Sink>,
     sources: HashMap<Pipe, Source>,
+    /// Standard input is opened by the first read, and never again.
+    stdin_used: bool,
+    stdout: Stdout,
     threads: Ending,
     buffer: Vec<u8>,
     flusher: Flusher,
@@ -48,8 +52,9 @@ impl Source {
 
 impl Pipes {
     pub(crate) fn new(flusher: Flusher, inbox: Inbox) -> Self {
-        let (sinks, sources) = (HashMap::new(), HashMap::new());
-        Pipes { sinks, sources, threads: Ending::default(), buffer: Vec::new(), flusher, inbox }
+        let (sinks, sources, threads) = (HashMap::new(), HashMap::new(), Ending::default());
+        let (stdin_used, stdout) = (false, Stdout::Unused);
+        Pipes { sinks, sources, stdin_used, stdout, threads, buffer: Vec::new(), flusher, inbox }
     }
 
     /// Takes over the pipes of a new child: stdin, stdout, stderr.
@@ -57,12 +62,17 @@ impl Pipes {
         rustix::io::ioctl_fionbio(&stdin, true)?;
         self.sinks.insert(child, Sink { fd: Arc::new(stdin), flushing: false });
         for (pipe, fd) in [(Pipe::ChildStdout(child), stdout), (Pipe::ChildStderr(child), stderr)] {
-            let (permit, permits) = mpsc::channel();
-            let (ended, end) = io::pipe()?;
-            let inbox = self.inbox.clone();
-            let thread = thread("mcp-pipe", move || read(pipe, &fd, &ended, &permits, &inbox))?;
-            self.sources.insert(pipe, Source { permit, thread, _end: end });
+            self.add_source(pipe, fd)?;
         }
+        Ok(())
+    }
+
+    fn add_source(&mut self, pipe: Pipe, fd: OwnedFd) -> io::Result<()> {
+        let (permit, permits) = mpsc::channel();
+        let (ended, end) = io::pipe()?;
+        let inbox = self.inbox.clone();
+        let thread = thread("mcp-pipe", move || read(pipe, &fd, &ended, &permits, &inbox))?;
+        self.sources.insert(pipe, Source { permit, thread, _end: end });
         Ok(())
     }
 
@@ -75,6 +85,13 @@ impl Pipes {
 
     /// Lets the thread of the pipe read once.
     pub(crate) fn read(&mut self, pipe: Pipe) {
+        if pipe == Pipe::Stdin && !std::mem::replace(&mut self.stdin_used, true) {
+            // A copy, because the original must stay open for whoever else uses it.
+            let stdin = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
+            if let Err(error) = stdin.map_err(io::Error::from).and_then(|stdin| self.add_source(pipe, stdin)) {
+                return self.inbox.send(Message::Closed(pipe, Some(error.kind())));
+            }
+        }
         if let Some(source) = self.sources.get(&pipe) {
             // The thread has ended if this fails, and its last message is on its way.
             let _ = source.permit.send(std::mem::take(&mut self.buffer));
@@ -124,11 +141,43 @@ impl Pipes {
         self.inbox.send(Message::Closed(Pipe::ChildStdin(child), Some(error)));
     }
 
+    /// Writes to our standard output.
+    pub(crate) fn write_stdout(&mut self, bytes: Vec<u8>) {
+        if let Stdout::Unused = self.stdout {
+            match Writer::start(self.inbox.clone()) {
+                Ok(writer) => self.stdout = Stdout::Open(writer),
+                Err(error) => return self.inbox.send(Message::Stdout(Err(error))),
+            }
+        }
+        if let Stdout::Open(writer) = &self.stdout {
+            // The thread lives as long as it is not told to end.
+            let _ = writer.orders.send(bytes);
+        }
+    }
+
+    /// Says what came of it.
+    pub(crate) fn wrote_stdout(&mut self, written: io::Result<()>) -> Option<Event<'_>> {
+        if let Stdout::Closed = self.stdout {
+            return None;
+        }
+        match written {
+            Ok(()) => Some(Event::Wrote(Pipe::Stdout)),
+            Err(error) => {
+                self.close(Pipe::Stdout);
+                Some(Event::Closed(Pipe::Stdout, Some(error.kind())))
+            }
+        }
+    }
+
     /// Drops our end, whatever is under way on it.
     pub(crate) fn close(&mut self, pipe: Pipe) {
         if let Pipe::ChildStdin(child) = pipe {
             if self.sinks.remove(&child).is_some_and(|sink| sink.flushing) {
                 self.flusher.forget(child);
+            }
+        } else if pipe == Pipe::Stdout {
+            if let Stdout::Open(writer) = std::mem::replace(&mut self.stdout, Stdout::Closed) {
+                self.threads.push(writer.end());
             }
         } else if let Some(source) = self.sources.remove(&pipe) {
             self.threads.push(source.end());
@@ -148,8 +197,67 @@ impl Drop for Pipes {
         for (_, source) in self.sources.drain() {
             self.threads.push(source.end());
         }
+        self.close(Pipe::Stdout);
         self.threads.join();
     }
+}
+
+/// Our standard output, at its use.
+enum Stdout {
+    Unused,
+    Open(Writer),
+    Closed,
+}
+
+struct Writer {
+    orders: mpsc::Sender<Vec<u8>>,
+    thread: JoinHandle<()>,
+    /// Its end ends the thread, even in the middle of a write.
+    _end: PipeWriter,
+}
+
+impl Writer {
+    fn start(inbox: Inbox) -> io::Result<Self> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+        let (ended, end) = io::pipe()?;
+        let (orders, ordered) = mpsc::channel::<Vec<u8>>();
+        let thread = thread("mcp-stdout", move || {
+            while let Ok(bytes) = ordered.recv()
+                && let Some(written) = write_blocking(&fd, &ended, &bytes)
+            {
+                inbox.send(Message::Stdout(written));
+            }
+        })?;
+        Ok(Writer { orders, thread, _end: end })
+    }
+
+    fn end(self) -> JoinHandle<()> {
+        self.thread
+    }
+}
+
+/// A pipe that is ready to be written takes this much without blocking.
+const SLICE: usize = 4096;
+
+/// Writes everything; `None` if it is told to end before that. The mode of the descriptor, which other processes share,
+/// stays as it is.
+fn write_blocking(fd: &OwnedFd, ended: &PipeReader, mut bytes: &[u8]) -> Option<io::Result<()>> {
+    while !bytes.is_empty() {
+        let mut fds = [PollFd::new(fd, PollFlags::OUT), PollFd::new(ended, PollFlags::IN)];
+        // It fails for a signal, or for what cannot be polled, which is always ready.
+        if poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {
+            continue;
+        }
+        if !fds[1].revents().is_empty() {
+            return None;
+        }
+        match rustix::io::write(fd, &bytes[..bytes.len().min(SLICE)]) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(errno) => return Some(Err(errno.into())),
+        }
+    }
+    Some(Ok(()))
 }
 
 fn read(pipe: Pipe, fd: &OwnedFd, ended: &PipeReader, permits: &mpsc::Receiver<Vec<u8>>, inbox: &Inbox) {
@@ -164,7 +272,7 @@ fn read(pipe: Pipe, fd: &OwnedFd, ended: &PipeReader, permits: &mpsc::Receiver<V
                 Err(errno) => break Err(errno.into()),
             }
             match rustix::io::read(fd, &mut buffer[..]) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 result => break result.map_err(io::Error::from),
             }
         };

@@ -5,10 +5,13 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant as Clock};
 
-use mcp_proxy_engine::{Action, ChildId, Event, ExchangeId, Exit, HttpRequest, Instant, Output, Pipe};
+use mcp_proxy_engine::{
+    Action, ChildId, Event, ExchangeId, Exit, FetchError, FetchId, HttpRequest, Instant, Output, Pipe,
+};
 
 use crate::Proxy;
 use crate::child::Children;
+use crate::fetch::{Fetches, Got};
 use crate::http::{ConnId, Connections, Heard};
 use crate::pipes::{Flusher, Pipes};
 
@@ -30,12 +33,17 @@ pub(crate) enum Message {
     Took(Pipe, Vec<u8>, io::Result<usize>),
     /// A child was reaped, and its group killed.
     Exited(ChildId, Exit),
+    /// A request of ours came to something.
+    Fetch(FetchId, Got),
+    /// A write to standard output ended.
+    Stdout(io::Result<()>),
     /// An event for the engine that the loop found itself.
     Request(ExchangeId, HttpRequest),
     Wrote(Pipe),
     Closed(Pipe, Option<io::ErrorKind>),
     Spawned(ChildId),
     SpawnFailed(ChildId, io::ErrorKind),
+    FetchFailed(FetchId, FetchError),
     Shutdown,
 }
 
@@ -92,19 +100,21 @@ struct Table {
     connections: Connections,
     pipes: Pipes,
     children: Children,
+    fetches: Fetches,
     inbox: Inbox,
     /// Declared last: it ends when those who use it are gone.
     _flusher: Flusher,
 }
 
 pub(crate) fn run(proxy: Proxy) -> io::Result<()> {
-    let Proxy { mut engine, config, listener, addr: _, start, sender, receiver } = proxy;
+    let Proxy { mut engine, config, listener, addr: _, tls, start, sender, receiver } = proxy;
     let clock = || Instant::at(start.elapsed());
     let flusher = Flusher::start(sender.clone())?;
     let mut table = Table {
-        connections: Connections::new(&config, listener, flusher.clone(), sender.clone())?,
+        connections: Connections::new(&config, listener, tls.server, flusher.clone(), sender.clone())?,
         pipes: Pipes::new(flusher.clone(), sender.clone()),
         children: Children::new(sender.clone()),
+        fetches: Fetches::new(&config, tls.client, sender.clone()),
         inbox: sender,
         _flusher: flusher,
     };
@@ -135,15 +145,19 @@ pub(crate) fn run(proxy: Proxy) -> io::Result<()> {
 impl Table {
     fn perform(&mut self, action: Action) {
         match action {
+            Action::Read(Pipe::Fetched(fetch)) => self.fetches.read(fetch),
             Action::Read(pipe) => self.pipes.read(pipe),
             Action::Write(Pipe::Response(exchange), bytes) => self.connections.write(exchange, bytes),
             Action::Write(Pipe::ChildStdin(child), bytes) => self.pipes.write(child, bytes),
+            Action::Write(Pipe::Stdout, bytes) => self.pipes.write_stdout(bytes),
             Action::Write(pipe, _) => log::error!("{pipe:?} cannot be written"),
             Action::Close(Pipe::Response(exchange)) => self.connections.close(exchange),
+            Action::Close(Pipe::Fetched(fetch)) => self.fetches.close(fetch),
             Action::Close(pipe) => self.pipes.close(pipe),
             Action::Respond(exchange, response) => self.connections.respond(exchange, response),
             Action::Spawn(child, command) => self.children.spawn(child, command, &mut self.pipes),
             Action::Kill(child, signal) => self.children.kill(child, signal),
+            Action::Fetch(fetch, request) => self.fetches.start(fetch, request),
         }
     }
 
@@ -155,6 +169,8 @@ impl Table {
             Message::ConnFlushed(conn, result) => self.connections.flushed(conn, result),
             Message::StdinFlushed(child, flushed) => self.pipes.flushed(child, flushed),
             Message::Took(pipe, buffer, result) => return self.pipes.take(pipe, buffer, result),
+            Message::Fetch(fetch, got) => return self.fetches.got(fetch, got),
+            Message::Stdout(written) => return self.pipes.wrote_stdout(written),
             Message::Exited(child, exit) => {
                 // A write that waits for the dead ends first.
                 if self.pipes.exited(child) {
@@ -169,6 +185,7 @@ impl Table {
             Message::Closed(pipe, error) => return Some(Event::Closed(pipe, error)),
             Message::Spawned(child) => return Some(Event::Spawned(child)),
             Message::SpawnFailed(child, error) => return Some(Event::SpawnFailed(child, error)),
+            Message::FetchFailed(fetch, error) => return Some(Event::FetchFailed(fetch, error)),
             Message::Shutdown => return Some(Event::Shutdown),
         }
         None

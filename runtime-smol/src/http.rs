@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,7 @@ use mcp_proxy_engine::{Body, Config, ExchangeId, Http, HttpResponse, MAX_READ, P
 use smol::{Task, Timer, future};
 
 use crate::run::{Inbox, Message, Spawner};
+use crate::tls::{Opened, Session};
 
 /// Names one connection. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +32,8 @@ pub(crate) struct ConnId(u64);
 pub(crate) enum Heard {
     /// It decoded something; after a refusal it only skips what comes.
     Item(Result<Item, Refusal>),
+    /// Its TLS has something to say: a part of the handshake, or an alert.
+    Tls,
     /// The client is gone. The last word.
     Left(ErrorKind),
 }
@@ -53,6 +57,7 @@ pub(crate) struct Connections {
     /// How many connections are open.
     slots: Rc<Gate>,
     accept: Option<Task<()>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     shared: Rc<Shared>,
     spawner: Spawner,
     inbox: Rc<Inbox>,
@@ -60,6 +65,7 @@ pub(crate) struct Connections {
 
 struct Connection {
     stream: Rc<Async<TcpStream>>,
+    tls: Option<Rc<Session>>,
     _reader: Task<()>,
     /// Bytes of requests that the reader decoded and that are not answered yet.
     gate: Rc<Gate>,
@@ -141,9 +147,16 @@ impl Gate {
 }
 
 impl Connections {
-    pub(crate) fn new(config: &Config, listener: TcpListener, spawner: Spawner, inbox: Rc<Inbox>) -> io::Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        listener: Option<TcpListener>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        spawner: Spawner,
+        inbox: Rc<Inbox>,
+    ) -> io::Result<Self> {
         let slots = Gate::new(config.http.max_connections);
-        let accept = accept(Async::new(listener)?, Rc::clone(&slots), Rc::clone(&inbox));
+        let listener = listener.map(Async::new).transpose()?;
+        let accept = listener.map(|l| spawner.spawn(accept(l, Rc::clone(&slots), Rc::clone(&inbox))));
         Ok(Connections {
             open: HashMap::new(),
             exchanges: HashMap::new(),
@@ -153,7 +166,8 @@ impl Connections {
             random: Random::default(),
             date: Date::default(),
             slots,
-            accept: Some(spawner.spawn(accept)),
+            accept,
+            tls,
             shared: Rc::new(Shared {
                 http: config.http.clone(),
                 max_body: config.limits.max_body,
@@ -171,15 +185,23 @@ impl Connections {
         // Only latency is at stake.
         let _ = stream.get_ref().set_nodelay(true);
         let stream = Rc::new(stream);
+        let tls = match self.tls.clone().map(Session::new).transpose() {
+            Ok(tls) => tls.map(Rc::new),
+            Err(error) => {
+                log::warn!("a connection is dropped, for lack of TLS: {error}");
+                return self.slots.release(1);
+            }
+        };
         let gate = Gate::new(self.shared.http.max_head + self.shared.max_body);
         let (shared, inbox) = (Rc::clone(&self.shared), Rc::clone(&self.inbox));
-        let (stream2, gate2) = (Rc::clone(&stream), Rc::clone(&gate));
+        let (stream2, tls2, gate2) = (Rc::clone(&stream), tls.clone(), Rc::clone(&gate));
         let reader = self.spawner.spawn(async move {
-            let left = read(conn, &stream2, &gate2, &shared, &inbox).await;
+            let left = read(conn, &stream2, tls2.as_deref(), &gate2, &shared, &inbox).await;
             inbox.send(Message::Heard(conn, Heard::Left(left)));
         });
         let connection = Connection {
             stream,
+            tls,
             _reader: reader,
             gate,
             waiting: VecDeque::new(),
@@ -198,6 +220,8 @@ impl Connections {
     pub(crate) fn heard(&mut self, conn: ConnId, heard: Heard) {
         match heard {
             Heard::Left(error) => self.cut(conn, error),
+            // What the session has to say goes before what it is given.
+            Heard::Tls => self.send(conn, Outgoing::default()),
             Heard::Item(item) => {
                 if let Some(connection) = self.open.get_mut(&conn)
                     && !connection.lingering
@@ -289,8 +313,17 @@ impl Connections {
         Some((conn, self.open.get_mut(&conn)?.exchange.as_mut()?))
     }
 
+    /// Writes, sealed where the connection is. If that fails the connection is gone afterwards.
+    fn send(&mut self, conn: ConnId, bytes: Outgoing) {
+        let bytes = match self.open.get(&conn).and_then(|connection| connection.tls.as_ref()) {
+            Some(tls) => tls.seal(&bytes),
+            None => bytes,
+        };
+        self.transmit(conn, bytes);
+    }
+
     /// Writes what the socket takes, and leaves the rest to a task. If that fails the connection is gone afterwards.
-    fn send(&mut self, conn: ConnId, mut bytes: Outgoing) {
+    fn transmit(&mut self, conn: ConnId, mut bytes: Outgoing) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
         if connection.flush.is_some() {
             connection.backlog.push_back(bytes);
@@ -317,7 +350,7 @@ impl Connections {
         match result {
             Ok(()) => {
                 if let Some(bytes) = connection.backlog.pop_front() {
-                    self.send(conn, bytes);
+                    self.transmit(conn, bytes);
                 }
                 self.settle(conn);
             }
@@ -357,11 +390,14 @@ impl Connections {
     /// Nothing more is answered. Once everything is written the client has a moment to read it and to close.
     fn linger(&mut self, conn: ConnId) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
-        connection.lingering = true;
         connection.waiting.clear();
-        if connection.flush.is_some() {
-            return;
+        if !std::mem::replace(&mut connection.lingering, true)
+            && let Some(tls) = &connection.tls
+        {
+            let end = tls.seal_end();
+            self.transmit(conn, end);
         }
+        let Some(connection) = self.open.get_mut(&conn).filter(|connection| connection.flush.is_none()) else { return };
         // It fails if the client is gone, which the reader says.
         let _ = connection.stream.get_ref().shutdown(Shutdown::Write);
         self.set_deadline(conn, Some(LINGER));
@@ -469,10 +505,18 @@ async fn in_time(ready: impl Future<Output = io::Result<()>>, deadline: Option<C
 }
 
 /// Reads and decodes until the client is gone.
-async fn read(conn: ConnId, stream: &Async<TcpStream>, gate: &Gate, shared: &Shared, inbox: &Inbox) -> ErrorKind {
+async fn read(
+    conn: ConnId,
+    stream: &Async<TcpStream>,
+    tls: Option<&Session>,
+    gate: &Gate,
+    shared: &Shared,
+    inbox: &Inbox,
+) -> ErrorKind {
     let mut decoder = RequestDecoder::new(shared.http.max_head, shared.max_body);
     let mut phase = Phase::Idle;
-    let mut deadline = None;
+    let mut handshaking = tls.is_some();
+    let mut deadline = handshaking.then(|| Clock::now() + shared.http.head_timeout);
     let mut refused = None;
     while refused.is_none() {
         let mut restart = false;
@@ -498,12 +542,30 @@ async fn read(conn: ConnId, stream: &Async<TcpStream>, gate: &Gate, shared: &Sha
                 hear(item);
             }
         };
-        match receive(stream, deadline, shared, &mut decode).await {
+        let mut opened = Ok(Opened::default());
+        let mut take = |input: &[u8]| match tls {
+            Some(tls) => opened = tls.open(input, &mut decode),
+            None => decode(input),
+        };
+        match receive(stream, deadline, shared, &mut take).await {
             Ok(()) => {}
+            Err(error) if handshaking => return error,
             Err(ErrorKind::TimedOut) if deadline.is_some_and(|deadline| deadline <= Clock::now()) => {
                 hear(Err(Refusal::TIMEOUT));
             }
             Err(error) => return error,
+        }
+        if !matches!(opened, Ok(Opened { wants_write: false, .. })) {
+            inbox.send(Message::Heard(conn, Heard::Tls));
+        }
+        match opened {
+            Ok(Opened { ended: false, .. }) => {}
+            Ok(_) => return ErrorKind::ConnectionAborted,
+            Err(error) => return error,
+        }
+        if handshaking && tls.is_some_and(|tls| !tls.is_handshaking()) {
+            handshaking = false;
+            restart = true;
         }
         refused = last.then_some(());
         let now = decoder.phase();

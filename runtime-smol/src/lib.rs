@@ -1,8 +1,9 @@
 //! The async driver of [`mcp_proxy_engine`]: smol, one thread.
 //!
 //! Everything runs on the thread that polls [`Proxy::run`]: one loop owns the engine, and local tasks, one for each
-//! connection and for each read that the engine permits, send it messages. The crate `mcp-proxy-runtime-blocking` has the
-//! same files with the same names in the same order, made of threads.
+//! connection, for each request of ours and for each read that the engine permits, send it messages. Other threads are only
+//! there for what has no other way than to block: names, and our own standard input and output. The crate
+//! `mcp-proxy-runtime-blocking` has the same files with the same names in the same order, made of threads.
 //!
 //! ```no_run
 //! # use mcp_proxy_engine::{Command, Config, Server};
@@ -18,23 +19,44 @@
 //! ```
 
 mod child;
+mod fetch;
 mod http;
 mod pipes;
 mod run;
+mod tls;
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::{fmt, io, time};
 
-use mcp_proxy_engine::{Config, ConfigError, Engine, Instant};
+use mcp_proxy_engine::{Config, ConfigError, Engine, FrontKind, Instant, Verify};
 
 /// A proxy that is ready to run.
 pub struct Proxy {
     engine: Engine,
     config: Config,
-    listener: TcpListener,
-    addr: SocketAddr,
+    listener: Option<TcpListener>,
+    addr: Option<SocketAddr>,
+    tls: TlsConfigs,
     start: time::Instant,
     stops: async_channel::Receiver<()>,
+}
+
+/// What was read from the files of the configuration.
+struct TlsConfigs {
+    client: Option<Arc<rustls::ClientConfig>>,
+    server: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl TlsConfigs {
+    fn new(config: &Config) -> Result<Self, String> {
+        // The roots of the system are only read when they are needed; a file that is named must be there.
+        let client = match &config.outbound.verify {
+            verify @ Verify::Bundle(_) => Some(tls::client(verify)?),
+            Verify::Native | Verify::Nothing => None,
+        };
+        Ok(TlsConfigs { client, server: config.http.tls.as_ref().map(tls::server).transpose()? })
+    }
 }
 
 /// Stops a proxy, from any thread.
@@ -57,6 +79,8 @@ pub enum StartError {
     Config(ConfigError),
     /// The listener cannot be used.
     Io(io::Error),
+    /// A certificate or a key cannot be used.
+    Tls(String),
 }
 
 impl fmt::Display for StartError {
@@ -64,6 +88,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Config(error) => error.fmt(f),
             StartError::Io(error) => write!(f, "the listener cannot be used: {error}"),
+            StartError::Tls(text) => f.write_str(text),
         }
     }
 }
@@ -71,22 +96,28 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Proxy {
-    /// A proxy that will serve on this listener. Nothing is started yet.
+    /// A proxy that will serve on this listener. [`FrontKind::Stdio`] needs none. Nothing is started yet.
     ///
     /// # Errors
     ///
-    /// The configuration is wrong, or the listener is not usable.
-    pub fn new(config: Config, listener: TcpListener) -> Result<(Proxy, Stopper), StartError> {
+    /// The configuration is wrong, the listener is missing or not usable, or a certificate or a key is not.
+    pub fn new(mut config: Config, listener: impl Into<Option<TcpListener>>) -> Result<(Proxy, Stopper), StartError> {
+        config.started = time::SystemTime::now().duration_since(time::UNIX_EPOCH).ok();
         let engine = Engine::new(config.clone(), Instant::ZERO).map_err(StartError::Config)?;
-        let addr = listener.local_addr().map_err(StartError::Io)?;
+        let listener = listener.into();
+        if listener.is_none() && config.front == FrontKind::Http {
+            return Err(StartError::Io(io::Error::new(io::ErrorKind::InvalidInput, "there is none")));
+        }
+        let addr = listener.as_ref().map(TcpListener::local_addr).transpose().map_err(StartError::Io)?;
+        let tls = TlsConfigs::new(&config).map_err(StartError::Tls)?;
         let (sender, stops) = async_channel::unbounded();
-        let proxy = Proxy { engine, config, listener, addr, start: time::Instant::now(), stops };
+        let proxy = Proxy { engine, config, listener, addr, tls, start: time::Instant::now(), stops };
         Ok((proxy, Stopper(sender)))
     }
 
-    /// The address it serves on.
+    /// The address it serves on, if there is a listener.
     #[must_use]
-    pub fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
     }
 

@@ -9,11 +9,14 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant as Clock};
 
 use async_io::Async;
-use mcp_proxy_engine::{Action, ChildId, Engine, Event, ExchangeId, Exit, HttpRequest, Instant, Output, Pipe};
+use mcp_proxy_engine::{
+    Action, ChildId, Engine, Event, ExchangeId, Exit, FetchError, FetchId, HttpRequest, Instant, Output, Pipe,
+};
 use smol::{LocalExecutor, Task, Timer};
 
 use crate::Proxy;
 use crate::child::Children;
+use crate::fetch::{Fetches, Got};
 use crate::http::{ConnId, Connections, Heard};
 use crate::pipes::{Flushed, Pipes};
 
@@ -34,12 +37,19 @@ pub(crate) enum Message {
     Readable(Pipe),
     /// A child was reaped, and its group killed.
     Exited(ChildId, Exit),
+    /// A request of ours came to something.
+    Fetch(FetchId, Got),
+    /// Standard input brought this, or its end.
+    Stdin(io::Result<Vec<u8>>),
+    /// A write to standard output ended.
+    Stdout(io::Result<()>),
     /// An event for the engine that the loop found itself.
     Request(ExchangeId, HttpRequest),
     Wrote(Pipe),
     Closed(Pipe, Option<io::ErrorKind>),
     Spawned(ChildId),
     SpawnFailed(ChildId, io::ErrorKind),
+    FetchFailed(FetchId, FetchError),
     Shutdown,
 }
 
@@ -60,6 +70,19 @@ impl Inbox {
 
     fn receive(&self) -> Option<Message> {
         self.messages.borrow_mut().pop_front()
+    }
+
+    /// The next message, without an alarm.
+    #[cfg(test)]
+    pub(crate) async fn next(&self) -> Message {
+        poll_fn(|cx| match self.receive() {
+            Some(message) => Poll::Ready(message),
+            None => {
+                *self.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
     }
 }
 
@@ -105,6 +128,7 @@ struct Table {
     connections: Connections,
     pipes: Pipes,
     children: Children,
+    fetches: Fetches,
     inbox: Rc<Inbox>,
 }
 
@@ -113,6 +137,10 @@ struct Table {
 pub(crate) struct Spawner(Weak<LocalExecutor<'static>>);
 
 impl Spawner {
+    pub(crate) fn new(executor: &Rc<LocalExecutor<'static>>) -> Self {
+        Spawner(Rc::downgrade(executor))
+    }
+
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> Task<()> {
         match self.0.upgrade() {
             Some(executor) => executor.spawn(task),
@@ -123,10 +151,10 @@ impl Spawner {
 }
 
 pub(crate) async fn run(proxy: Proxy) -> io::Result<()> {
-    let Proxy { engine, config, listener, addr: _, start, stops } = proxy;
+    let Proxy { engine, config, listener, addr: _, tls, start, stops } = proxy;
     let inbox = Rc::new(Inbox::default());
     let executor = Rc::new(LocalExecutor::new());
-    let spawner = Spawner(Rc::downgrade(&executor));
+    let spawner = Spawner::new(&executor);
     // Reaps children on this thread. It must have begun before the first child, or async-process starts a thread for it.
     executor.spawn(async_process::driver()).detach();
     executor.try_tick();
@@ -139,9 +167,10 @@ pub(crate) async fn run(proxy: Proxy) -> io::Result<()> {
         })
         .detach();
     let table = Table {
-        connections: Connections::new(&config, listener, spawner.clone(), Rc::clone(&inbox))?,
+        connections: Connections::new(&config, listener, tls.server, spawner.clone(), Rc::clone(&inbox))?,
         pipes: Pipes::new(spawner.clone(), Rc::clone(&inbox)),
         children: Children::new(spawner.clone(), Rc::clone(&inbox)),
+        fetches: Fetches::new(&config, tls.client, spawner.clone(), Rc::clone(&inbox)),
         inbox,
     };
     // The loop is a task like the others: if it were the future that the executor is run for, each message would wake the
@@ -178,15 +207,19 @@ async fn drive(mut engine: Engine, mut table: Table, start: Clock) {
 impl Table {
     fn perform(&mut self, action: Action) {
         match action {
+            Action::Read(Pipe::Fetched(fetch)) => self.fetches.read(fetch),
             Action::Read(pipe) => self.pipes.read(pipe),
             Action::Write(Pipe::Response(exchange), bytes) => self.connections.write(exchange, bytes),
             Action::Write(Pipe::ChildStdin(child), bytes) => self.pipes.write(child, bytes),
+            Action::Write(Pipe::Stdout, bytes) => self.pipes.write_stdout(bytes),
             Action::Write(pipe, _) => log::error!("{pipe:?} cannot be written"),
             Action::Close(Pipe::Response(exchange)) => self.connections.close(exchange),
+            Action::Close(Pipe::Fetched(fetch)) => self.fetches.close(fetch),
             Action::Close(pipe) => self.pipes.close(pipe),
             Action::Respond(exchange, response) => self.connections.respond(exchange, response),
             Action::Spawn(child, command) => self.children.spawn(child, command, &mut self.pipes),
             Action::Kill(child, signal) => self.children.kill(child, signal),
+            Action::Fetch(fetch, request) => self.fetches.start(fetch, request),
         }
     }
 
@@ -198,6 +231,9 @@ impl Table {
             Message::ConnFlushed(conn, result) => self.connections.flushed(conn, result),
             Message::StdinFlushed(child, flushed) => self.pipes.flushed(child, flushed),
             Message::Readable(pipe) => return self.pipes.take(pipe),
+            Message::Fetch(fetch, got) => return self.fetches.got(fetch, got),
+            Message::Stdin(read) => return self.pipes.took_stdin(read),
+            Message::Stdout(written) => return self.pipes.wrote_stdout(written),
             Message::Exited(child, exit) => {
                 // A write that waits for the dead ends first.
                 if self.pipes.exited(child) {
@@ -212,6 +248,7 @@ impl Table {
             Message::Closed(pipe, error) => return Some(Event::Closed(pipe, error)),
             Message::Spawned(child) => return Some(Event::Spawned(child)),
             Message::SpawnFailed(child, error) => return Some(Event::SpawnFailed(child, error)),
+            Message::FetchFailed(fetch, error) => return Some(Event::FetchFailed(fetch, error)),
             Message::Shutdown => return Some(Event::Shutdown),
         }
         None

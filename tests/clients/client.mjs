@@ -1,11 +1,17 @@
 // Checks with the official TypeScript SDK client. client.py holds the same checks; run.py starts both.
 //
-// Usage: client.mjs LABEL URL WORKDIR ONLY
+// Usage: client.mjs NAME LIST FRONT TARGET WORKDIR ONLY
+//
+// LIST picks the checks; NAME goes before theirs. FRONT is the client's transport: `http` and `sse` go to the URL TARGET,
+// `stdio` starts the command TARGET, a JSON array.
 
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import {
   CreateMessageRequestSchema,
@@ -13,7 +19,7 @@ import {
   ListRootsRequestSchema,
 } from "@modelcontextprotocol/sdk/types.js";
 
-const [label, url, workdir, only] = process.argv.slice(2);
+const [prefix, list, front, target, workdir, only] = process.argv.slice(2);
 const CHECK_SECONDS = 30;
 const DOCS = join(import.meta.dirname, "node_modules/@modelcontextprotocol/server-everything/dist/docs");
 const doc = (name) => readFileSync(join(DOCS, name), "utf8");
@@ -23,6 +29,7 @@ const equal = assert.deepEqual;
 class Link {
   posted = []; // JSON-RPC messages on their way to the proxy
   answered = []; // [HTTP method, status] of every answer
+  endpoint; // where messages were posted
   seen = []; // every JSON-RPC message from the proxy
   #waiting = [];
 
@@ -35,7 +42,13 @@ class Link {
     if (answers.sample) this.client.setRequestHandler(CreateMessageRequestSchema, ({ params }) => answers.sample(params));
     if (answers.elicit) this.client.setRequestHandler(ElicitRequestSchema, ({ params }) => answers.elicit(params));
     if (answers.roots) this.client.setRequestHandler(ListRootsRequestSchema, () => ({ roots: answers.roots }));
-    this.transport = new StreamableHTTPClientTransport(new URL(url), { fetch: (...args) => this.#fetch(...args) });
+    this.transport = this.#transport();
+    const send = this.transport.send.bind(this.transport);
+    this.transport.send = (message, options) => {
+      this.posted.push(message);
+      this.#tell();
+      return send(message, options);
+    };
     // The client keeps a handler that is already there, and calls it before its own.
     this.transport.onmessage = (message) => {
       this.seen.push(message);
@@ -43,11 +56,28 @@ class Link {
     };
   }
 
-  async #fetch(target, init) {
-    if (init.method === "POST") this.posted.push(JSON.parse(init.body));
-    this.#tell();
+  #transport() {
+    const options = { fetch: (...args) => this.#fetch(...args) };
+    if (front === "http") return new StreamableHTTPClientTransport(new URL(target), options);
+    if (front === "sse") return new SSEClientTransport(new URL(target), options);
+    // The SDK keeps the exit status to itself, and kills what does not end by itself: then there is none.
+    this.status = join(workdir, randomUUID());
+    const args = ["-c", '"$@"; echo $? >"$0"', this.status, ...JSON.parse(target)];
+    return new StdioClientTransport({ command: "sh", args, env: process.env });
+  }
+
+  /** Ends the session the way its transport has it. */
+  async close() {
+    await this.transport.terminateSession?.();
+    await this.client.close();
+    if (this.status) equal(existsSync(this.status) ? readFileSync(this.status, "utf8") : "none in time", "0\n");
+  }
+
+  async #fetch(target, init = {}) {
+    const method = init.method ?? "GET";
+    if (method === "POST") this.endpoint = target;
     const response = await fetch(target, init);
-    this.answered.push([init.method, response.status]);
+    this.answered.push([method, response.status]);
     this.#tell();
     return response;
   }
@@ -63,6 +93,7 @@ class Link {
 
   /** Wait for the stream that carries what belongs to no request: before it is open, that may be lost. */
   async listening() {
+    if (front !== "http") return;
     await this.until(() => this.answered.some(([method, status]) => method === "GET" && status === 200));
   }
 
@@ -102,10 +133,7 @@ class Link {
 const links = [];
 
 async function hangUp() {
-  for (const { client, transport } of links.splice(0)) {
-    await transport.terminateSession();
-    await client.close();
-  }
+  for (const link of links.splice(0)) await link.close();
 }
 
 async function connect(answers = {}) {
@@ -139,6 +167,11 @@ function sampledText(text) {
 const longDone = (duration, steps) =>
   `Long running operation completed. Duration: ${duration} seconds, Steps: ${steps}.`;
 const ticks = (steps) => Array.from({ length: steps }, (_, i) => [i + 1, steps]);
+/**
+ * What the SDK told the caller of the progress. It defers notifications but not answers, so the last step is lost on it if
+ * both come in one piece; that they came is for the checks of Link.progress() to say.
+ */
+const reported = (seen, steps) => equal(seen, ticks(steps).slice(0, Math.max(seen.length, steps - 1)));
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 
 /** Start a call, and cancel it as a user would once it has made some progress. Returns its number. */
@@ -156,8 +189,8 @@ async function cancelAfterFirstProgress(link, operation) {
 
 const everything = {
   async initialize() {
-    const { client, transport } = await connect();
-    equal(transport.protocolVersion, "2025-11-25");
+    const { client, seen } = await connect();
+    equal(seen[0].result.protocolVersion, "2025-11-25");
     const { name, version } = client.getServerVersion();
     equal([name, version], ["mcp-servers/everything", "2.0.0"]);
     equal(client.getInstructions(), doc("instructions.md"));
@@ -248,7 +281,7 @@ const everything = {
     const operation = { duration: 0.5, steps: 5 };
     const onprogress = ({ progress, total }) => steps.push([progress, total]);
     equal(await link.text("trigger-long-running-operation", operation, { onprogress }), longDone(0.5, 5));
-    equal(steps, ticks(5));
+    reported(steps, 5);
     // The SDK's own token is the number of the request; a token may also be a string.
     equal(link.progress(), ticks(5).map((tick) => [link.calls()[0], ...tick]));
     link.seen.length = 0;
@@ -305,19 +338,20 @@ const everything = {
 
   async logging() {
     const uri = "demo://resource/dynamic/text/1";
-    // The server logs each (un)subscribe request at level info, with this text.
+    // The server logs each (un)subscribe request at level info, with this text and perhaps the session.
     const line = ["info", `Received Subscribe Resource request for URI: ${uri} `];
     const link = await connect();
+    const lines = () => link.logs("Received").map(([level, text]) => [level, text.split("from session")[0]]);
     await link.listening();
     await link.client.setLoggingLevel("debug");
     await link.client.subscribeResource({ uri });
-    await link.until(() => link.logs("Received").length > 0);
+    await link.until(() => lines().length > 0);
     await link.client.setLoggingLevel("error");
     await link.client.unsubscribeResource({ uri });
     await link.client.setLoggingLevel("info");
     await link.client.subscribeResource({ uri });
-    await link.until(() => link.logs("Received").length > 1);
-    equal(link.logs("Received"), [line, line]);
+    await link.until(() => lines().length > 1);
+    equal(lines(), [line, line]);
   },
 
   async subscribe() {
@@ -411,7 +445,7 @@ const everything = {
         ...range(20).map((i) => link.text("echo", { message: `${name} ${i}` })),
       ]);
       equal(answers, [longDone(1, steps), longDone(1, steps), ...range(20).map((i) => `Echo: ${name} ${i}`)]);
-      equal(seen, ticks(steps));
+      reported(seen, steps);
       const tagged = link.progress().filter(([token]) => token === "same");
       equal(tagged, ticks(steps).map((tick) => ["same", ...tick]));
       equal(link.progress().length, 2 * steps);
@@ -470,20 +504,27 @@ const everything = {
 
   async terminate() {
     const [other, link] = [await connect(), await connect()];
-    const sessionId = link.transport.sessionId;
-    await link.transport.terminateSession();
-    const [, status] = link.answered.find(([method]) => method === "DELETE");
-    assert([200, 202, 204].includes(status), `DELETE was answered with ${status}`);
-    const again = await fetch(url, {
-      method: "POST",
-      headers: {
-        "Mcp-Session-Id": sessionId,
-        "Content-Type": "application/json",
-        Accept: "application/json, text/event-stream",
-      },
-      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "ping" }),
-    });
-    equal(again.status, 404);
+    const { sessionId } = link.transport;
+    links.splice(links.indexOf(link), 1);
+    // On stdio it checks that the proxy ends with status 0, too.
+    await link.close();
+    if (front === "http") {
+      const [, status] = link.answered.find(([method]) => method === "DELETE");
+      assert([200, 202, 204].includes(status), `DELETE was answered with ${status}`);
+    }
+    if (front !== "stdio") {
+      const headers = { "Content-Type": "application/json", Accept: "application/json, text/event-stream" };
+      if (sessionId) headers["Mcp-Session-Id"] = sessionId;
+      const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "ping" });
+      const ping = async () => (await fetch(link.endpoint, { method: "POST", headers, body })).status;
+      let status = await ping();
+      // Nothing tells when the proxy has seen the end of the event stream.
+      while (front === "sse" && status === 202) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        status = await ping();
+      }
+      equal(status, 404);
+    }
     equal(await other.text("echo", { message: "still here" }), "Echo: still here");
   },
 };
@@ -501,6 +542,21 @@ const shared = [
   "cancel-is-private",
   "terminate",
 ];
+
+// Each kind of message once, in both directions: for the pairs of transports that share their halves with a full run.
+const short = [
+  "initialize",
+  "call-tool",
+  "progress",
+  "sampling",
+  "roots",
+  "logging",
+  "cancellation",
+  "error-data",
+  "terminate",
+];
+
+const pick = (names) => Object.fromEntries(names.map((name) => [name, everything[name]]));
 
 const filesystem = {
   async "ten-megabyte-result"() {
@@ -554,11 +610,12 @@ const time = {
 
 const CHECKS = {
   everything,
-  "everything-shared": Object.fromEntries(shared.map((name) => [name, everything[name]])),
+  "everything-shared": pick(shared),
+  "everything-short": pick(short),
   filesystem,
   time,
   "time-per-request": time,
-}[label];
+}[list];
 
 function deadline(promise) {
   let timer;
@@ -570,7 +627,7 @@ function deadline(promise) {
 
 let failed = false;
 for (const [name, run] of Object.entries(CHECKS)) {
-  const full = `node/${label}/${name}`;
+  const full = `node/${prefix}/${name}`;
   if (!full.includes(only)) continue;
   const wrong = await deadline(run()).catch((error) => error);
   const stuck = await deadline(hangUp()).catch((error) => error);

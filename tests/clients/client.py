@@ -1,6 +1,9 @@
 """Checks with the official Python SDK client. client.mjs holds the same checks; run.py starts both.
 
-Usage: client.py LABEL URL WORKDIR ONLY
+Usage: client.py NAME LIST FRONT TARGET WORKDIR ONLY
+
+LIST picks the checks; NAME goes before theirs. FRONT is the client's transport: `http` and `sse` go to the URL TARGET,
+`stdio` starts the command TARGET, a JSON array.
 """
 
 import base64
@@ -8,26 +11,29 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
 from contextlib import asynccontextmanager
 
 import anyio
 import httpx
-from mcp import ClientSession, McpError, types
+from mcp import ClientSession, McpError, StdioServerParameters, types
+from mcp.client.sse import sse_client
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-LABEL, URL, WORKDIR, ONLY = sys.argv[1:]
+NAME, LIST, FRONT, TARGET, WORKDIR, ONLY = sys.argv[1:]
 CHECK_SECONDS = 30
 DOCS = pathlib.Path(__file__).parent / "node_modules/@modelcontextprotocol/server-everything/dist/docs"
 
 CHECKS = []
 
 
-def check(*labels):
-    """Register a check to run against the servers with these labels."""
+def check(*lists):
+    """Register a check to run in these lists."""
 
     def register(function):
-        if LABEL in labels:
+        if LIST in lists:
             CHECKS.append((function.__name__.replace("_", "-"), function))
         return function
 
@@ -45,6 +51,7 @@ class Link:
     def __init__(self):
         self.posted = []  # JSON-RPC messages on their way to the proxy
         self.answered = []  # (HTTP method, status) of every answer
+        self.endpoint = None  # where messages were posted
         self.seen = []  # notifications, and answers nobody waits for
         self.news = anyio.Event()
 
@@ -59,8 +66,7 @@ class Link:
 
     async def on_request(self, request):
         if request.method == "POST":
-            self.posted.append(json.loads(request.content))
-            self.tell()
+            self.endpoint = str(request.url)
 
     async def on_response(self, response):
         self.answered.append((response.request.method, response.status_code))
@@ -72,7 +78,8 @@ class Link:
 
     async def listening(self):
         """Wait for the stream that carries what belongs to no request: before it is open, that may be lost."""
-        await self.until(lambda: ("GET", 200) in self.answered)
+        if FRONT == "http":
+            await self.until(lambda: ("GET", 200) in self.answered)
 
     def calls(self):
         return [m["id"] for m in self.posted if m.get("method") == "tools/call"]
@@ -91,7 +98,7 @@ class Link:
         return [
             (m.params.level, m.params.data)
             for m in self.seen
-            if isinstance(m, types.LoggingMessageNotification) and m.params.data.startswith(prefix)
+            if isinstance(m, types.LoggingMessageNotification) and str(m.params.data).startswith(prefix)
         ]
 
     async def call(self, name, arguments=None, **options):
@@ -104,16 +111,62 @@ class Link:
         return result.content[0].text
 
 
+class Tap:
+    """The stream of messages to the transport, with the link looking on."""
+
+    def __init__(self, stream, link):
+        self.stream, self.link = stream, link
+
+    async def send(self, item):
+        self.link.posted.append(item.message.model_dump(by_alias=True, mode="json", exclude_none=True))
+        self.link.tell()
+        await self.stream.send(item)
+
+    async def aclose(self):
+        await self.stream.aclose()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.aclose()
+
+
+@asynccontextmanager
+async def transport(link):
+    hooks = {"request": [link.on_request], "response": [link.on_response]}
+    if FRONT == "http":
+        async with (
+            httpx.AsyncClient(timeout=CHECK_SECONDS, event_hooks=hooks) as http,
+            streamable_http_client(TARGET, http_client=http) as (read, write, session_id),
+        ):
+            link.session_id = session_id
+            yield read, write
+    elif FRONT == "sse":
+
+        def factory(headers=None, timeout=None, auth=None):
+            return httpx.AsyncClient(headers=headers, timeout=timeout, auth=auth, event_hooks=hooks)
+
+        async with sse_client(TARGET, timeout=CHECK_SECONDS, httpx_client_factory=factory) as (read, write):
+            yield read, write
+    else:
+        # The SDK keeps the exit status to itself, and kills what does not end by itself: then there is none.
+        status = pathlib.Path(tempfile.mktemp(dir=WORKDIR))
+        wrapper = ["-c", '"$@"; echo $? >"$0"', str(status), *json.loads(TARGET)]
+        server = StdioServerParameters(command="sh", args=wrapper, env=dict(os.environ))
+        async with stdio_client(server) as (read, write):
+            yield read, write
+        equal(status.read_text() if status.exists() else "none in time", "0\n")
+
+
 @asynccontextmanager
 async def connect(**callbacks):
     link = Link()
-    hooks = {"request": [link.on_request], "response": [link.on_response]}
     async with (
-        httpx.AsyncClient(timeout=CHECK_SECONDS, event_hooks=hooks) as http,
-        streamable_http_client(URL, http_client=http) as (read, write, session_id),
-        ClientSession(read, write, message_handler=link.on_message, **callbacks) as session,
+        transport(link) as (read, write),
+        ClientSession(read, Tap(write, link), message_handler=link.on_message, **callbacks) as session,
     ):
-        link.session, link.session_id = session, session_id
+        link.session = session
         link.hello = await session.initialize()
         yield link
 
@@ -163,7 +216,7 @@ def sampled_text(text):
     return json.loads(answer)
 
 
-@check("everything", "everything-shared")
+@check("everything", "everything-shared", "everything-short")
 async def initialize():
     async with connect() as link:
         equal(link.hello.protocolVersion, "2025-11-25")
@@ -243,7 +296,7 @@ async def templates():
         equal(base64.b64decode(content.blob).split(b" created at ")[0], b"Resource 8: This is a base64 blob")
 
 
-@check("everything", "everything-shared")
+@check("everything", "everything-shared", "everything-short")
 async def call_tool():
     async with connect() as link:
         equal(await link.text("get-sum", {"a": 2, "b": 40}), "The sum of 2 and 40 is 42.")
@@ -255,7 +308,7 @@ async def call_tool():
         equal((image.mimeType, base64.b64decode(image.data)[:8]), ("image/png", b"\x89PNG\r\n\x1a\n"))
 
 
-@check("everything", "everything-shared")
+@check("everything", "everything-shared", "everything-short")
 async def progress():
     async with connect() as link:
         steps = []
@@ -276,7 +329,7 @@ async def progress():
         equal(link.progress(), [("7", *step) for step in want])
 
 
-@check("everything")
+@check("everything", "everything-short")
 async def sampling():
     sample = sampler("forty-two")
     async with connect(sampling_callback=sample) as link:
@@ -318,7 +371,7 @@ async def elicitation():
         equal(await link.text("trigger-elicitation-request"), "❌ User declined to provide the requested information.")
 
 
-@check("everything")
+@check("everything", "everything-short")
 async def roots():
     def listing(text):
         return text.split("\n\nNote:")[0]
@@ -336,22 +389,26 @@ async def roots():
         equal(listing(await link.text("get-roots-list")), second)
 
 
-@check("everything")
+@check("everything", "everything-short")
 async def logging():
     uri = "demo://resource/dynamic/text/1"
-    # The server logs each (un)subscribe request at level info, with this text.
+    # The server logs each (un)subscribe request at level info, with this text and perhaps the session.
     line = ("info", f"Received Subscribe Resource request for URI: {uri} ")
+
+    def lines():
+        return [(level, text.split("from session")[0]) for level, text in link.logs("Received")]
+
     async with connect() as link:
         await link.listening()
         await link.session.set_logging_level("debug")
         await link.session.subscribe_resource(uri)
-        await link.until(lambda: link.logs("Received"))
+        await link.until(lines)
         await link.session.set_logging_level("error")
         await link.session.unsubscribe_resource(uri)
         await link.session.set_logging_level("info")
         await link.session.subscribe_resource(uri)
-        await link.until(lambda: len(link.logs("Received")) > 1)
-        equal(link.logs("Received"), [line, line])
+        await link.until(lambda: len(lines()) > 1)
+        equal(lines(), [line, line])
 
 
 @check("everything")
@@ -401,7 +458,7 @@ async def cancel_after_first_progress(link, operation):
     return request_id
 
 
-@check("everything", "everything-shared")
+@check("everything", "everything-shared", "everything-short")
 async def cancellation():
     async with connect() as link:
         operation = {"duration": 1.5, "steps": 3}
@@ -459,7 +516,7 @@ async def errors():
         equal((error.code, error.message), (-32602, "MCP error -32602: Resource demo://nowhere not found"))
 
 
-@check("everything")
+@check("everything", "everything-short")
 async def error_data():
     async with connect(elicitation_callback=elicitor("cancel")) as link:
         arguments = {"url": "https://example.com/login", "errorPath": True}
@@ -570,18 +627,28 @@ async def environment():
         equal(env.get("CLIENT_MATRIX_MARK"), os.environ["CLIENT_MATRIX_MARK"])
 
 
-@check("everything", "everything-shared")
+@check("everything", "everything-shared", "everything-short")
 async def terminate():
     async with connect() as other:
         async with connect() as link:
-            session_id = link.session_id()
-        # Leaving the block makes the SDK send DELETE.
-        [status] = [status for method, status in link.answered if method == "DELETE"]
-        equal(status in (200, 202, 204), True)
-        async with httpx.AsyncClient() as http:
-            headers = {"Mcp-Session-Id": session_id, "Accept": "application/json, text/event-stream"}
-            again = await http.post(URL, json={"jsonrpc": "2.0", "id": 1, "method": "ping"}, headers=headers)
-        equal(again.status_code, 404)
+            session_id = link.session_id() if FRONT == "http" else None
+        # Leaving the block ends the session. On stdio it checks that the proxy ended with status 0, too.
+        if FRONT == "http":
+            [status] = [status for method, status in link.answered if method == "DELETE"]
+            equal(status in (200, 202, 204), True)
+        if FRONT != "stdio":
+            headers = {"Accept": "application/json, text/event-stream"}
+            if session_id:
+                headers["Mcp-Session-Id"] = session_id
+            async with httpx.AsyncClient() as http:
+                while True:
+                    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+                    again = await http.post(link.endpoint, json=ping, headers=headers)
+                    if FRONT == "http" or again.status_code != 202:
+                        break
+                    # Nothing tells when the proxy has seen the end of the event stream.
+                    await anyio.sleep(0.01)
+            equal(again.status_code, 404)
         equal(await other.text("echo", {"message": "still here"}), "Echo: still here")
 
 
@@ -646,7 +713,7 @@ def reason(error):
 async def main():
     failed = False
     for name, function in CHECKS:
-        full = f"python/{LABEL}/{name}"
+        full = f"python/{NAME}/{name}"
         if ONLY not in full:
             continue
         try:

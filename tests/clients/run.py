@@ -4,6 +4,7 @@
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -24,21 +25,45 @@ CLIENT_SECONDS = 120
 START_SECONDS = 20
 STOP_SECONDS = 10
 
-EVERYTHING = ["node", str(SERVERS / "server-everything/dist/index.js"), "stdio"]
-TIME = [PYTHON, "-m", "mcp_server_time", "--local-timezone", "UTC"]
 CLIENTS = {"python": [PYTHON, str(HERE / "client.py")], "node": ["node", str(HERE / "client.mjs")]}
+EVERYTHING = ["node", str(SERVERS / "server-everything/dist/index.js")]
+# The modes of server-everything behind its transports, with the path of its endpoint.
+REMOTE = {"http": ("streamableHttp", "/mcp"), "sse": ("sse", "/sse")}
+
+# Every pair of transports. `front` is how the client reaches the proxy, `back` how the proxy reaches the server; a `chain`
+# is a second proxy in between, reached by the transport named. A stdio client starts `mcp-proxy URL`, one for each session.
+# `checks` names a list in the clients. A pair has the whole list of server-everything unless each half has it elsewhere.
+MATRIX = [
+    # front, back, session mode, server, checks, how the proxy is told
+    ("http", "stdio", "per-session", "everything", "everything", []),
+    ("http", "stdio", "shared", "everything", "everything-shared", []),
+    ("http", "stdio", "per-session", "filesystem", "filesystem", []),
+    ("http", "stdio", "per-session", "time", "time", []),
+    ("http", "stdio", "per-request", "time", "time", []),
+    ("http", "http", "shared", "everything", "everything-shared", ["named"]),
+    ("http", "sse", "per-session", "everything", "everything-short", ["--transport", "sse"]),
+    ("sse", "stdio", "per-session", "everything", "everything", []),
+    ("sse", "stdio", "shared", "filesystem", "filesystem", ["named"]),
+    ("sse", "http", "per-session", "everything", "everything-short", ["--transport", "streamablehttp"]),
+    ("sse", "sse", "per-session", "everything", "everything-short", ["named"]),
+    ("stdio", "http", "per-session", "everything", "everything", []),
+    ("stdio", "sse", "per-session", "everything", "everything", []),
+    ("stdio", "chain-sse", "per-session", "everything", "everything-short", []),
+    ("stdio", "chain-http", "shared", "filesystem", "filesystem", []),
+]
 
 
-def matrix(work):
-    """(label, session mode, server command); the label picks the checks in the clients."""
-    filesystem = ["node", str(SERVERS / "server-filesystem/dist/index.js"), str(work)]
-    return [
-        ("everything", "per-session", EVERYTHING),
-        ("everything-shared", "shared", EVERYTHING),
-        ("filesystem", "per-session", filesystem),
-        ("time", "per-session", TIME),
-        ("time-per-request", "per-request", TIME),
-    ]
+def label(row):
+    front, back, mode, server, _, _ = row
+    return f"{front}-{back}/{server}" + ("" if mode == "per-session" else f"-{mode}")
+
+
+def command(server, work):
+    return {
+        "everything": [*EVERYTHING, "stdio"],
+        "filesystem": ["node", str(SERVERS / "server-filesystem/dist/index.js"), str(work)],
+        "time": [PYTHON, "-m", "mcp_server_time", "--local-timezone", "UTC"],
+    }[server]
 
 
 class Report:
@@ -94,9 +119,9 @@ def wait_for_port(process, port, log):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         if process.poll() is not None:
-            raise RuntimeError(f"proxy ended with {process.returncode}: {tail(log)}")
+            raise RuntimeError(f"it ended with {process.returncode}: {tail(log)}")
         if time.monotonic() > deadline:
-            raise RuntimeError(f"proxy does not listen after {START_SECONDS} s: {tail(log)}")
+            raise RuntimeError(f"it does not listen after {START_SECONDS} s: {tail(log)}")
         time.sleep(0.02)
 
 
@@ -136,25 +161,82 @@ def stop(process):
 
 
 @contextlib.contextmanager
-def proxy(args, label, mode, command, work, report):
-    port, log = free_port(), work / f"proxy-{label}.log"
-    argv = [args.proxy, "--runtime", args.runtime, "--port", str(port),
-            "--session-mode", mode, "--pass-environment", "--", *command]
+def running(name, argv, port, env, work, report):
+    """A program that listens on the port. In the end it is stopped, and must leave nothing behind if it is the proxy."""
+    log = work / f"{name.replace('/', '-')}.log"
     with log.open("w") as out:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=os.environ | env)
     try:
         wait_for_port(process, port, log)
-        yield f"http://127.0.0.1:{port}/mcp", log
+        yield log
     finally:
         left = stop(process)
-    report.check(f"proxy/{label}/leaves-no-process", f"still running {STOP_SECONDS} s after SIGTERM: {sorted(left)}" if left else "")
+    if name.startswith("proxy/"):
+        late = f"still running {STOP_SECONDS} s after SIGTERM: {sorted(left)}"
+        report.check(f"{name}/leaves-no-process", late if left else "")
 
 
-def run_client(name, argv, label, url, work, proxy_log, report):
-    log = work / f"{name}-{label}.log"
+@contextlib.contextmanager
+def remote(row, work, report):
+    """A server on its own port."""
+    mode, path = REMOTE[row[1]]
+    port = free_port()
+    with running(f"server/{label(row)}", [*EVERYTHING, mode], port, {"PORT": str(port)}, work, report):
+        yield f"http://127.0.0.1:{port}{path}"
+
+
+@contextlib.contextmanager
+def proxy(args, row, front, what, work, report):
+    """A proxy in front of `what`, a command or a URL."""
+    _, _, mode, _, _, flags = row
+    port = free_port()
+    argv = [args.proxy, "--runtime", args.runtime, "--port", str(port), "--session-mode", mode, "--pass-environment"]
+    path = {"http": "/mcp", "sse": "/sse"}[front]
+    if flags == ["named"]:
+        # The second one cannot start, which is nobody else's business.
+        it = {"url": what} if isinstance(what, str) else {"command": what[0], "args": what[1:]}
+        config = work / f"{label(row).replace('/', '-')}.json"
+        config.write_text(json.dumps({"mcpServers": {"it": it, "absent": {"command": "/no/such/program"}}}))
+        argv += ["--named-server-config", str(config)]
+        path = f"/servers/it{path}"
+    else:
+        argv += [*flags, what] if isinstance(what, str) else [*flags, "--", *what]
+    with running(f"proxy/{label(row)}", argv, port, {}, work, report) as log:
+        yield f"http://127.0.0.1:{port}{path}", log
+
+
+@contextlib.contextmanager
+def path_to_server(args, row, work, report):
+    """Starts what a row needs. Yields the client's target and the log of the proxy, if it is not the client that starts it."""
+    front, back, _, server, _, flags = row
+    with contextlib.ExitStack() as stack:
+        what = command(server, work)
+        if back in REMOTE:
+            what = stack.enter_context(remote(row, work, report))
+        if front != "stdio":
+            yield stack.enter_context(proxy(args, row, front, what, work, report))
+            return
+        if back.startswith("chain-"):
+            what, _ = stack.enter_context(proxy(args, row, back.removeprefix("chain-"), what, work, report))
+        yield json.dumps([args.proxy, "--runtime", args.runtime, *flags, what]), None
+        left = processes_with(what)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        report.check(f"proxy/{label(row)}/leaves-no-client-mode", f"still running: {left}" if left else "")
+
+
+def processes_with(word):
+    table = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in table.stdout.splitlines()]
+    return [int(pid) for pid, *argv in rows if word in argv]
+
+
+def run_client(name, row, target, proxy_log, work, report):
+    log = work / f"{name}-{label(row).replace('/', '-')}.log"
+    front, _, _, _, checks, _ = row
     failed_before, timed_out = report.failed, threading.Event()
     with log.open("w") as err:
-        process = subprocess.Popen([*argv, label, url, str(work), report.only],
+        process = subprocess.Popen([*CLIENTS[name], label(row), checks, front, target, str(work), report.only],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True)
     timer = threading.Timer(CLIENT_SECONDS, lambda: (timed_out.set(), process.kill()))
     timer.start()
@@ -167,11 +249,18 @@ def run_client(name, argv, label, url, work, proxy_log, report):
         process.kill()
         process.wait()
     if timed_out.is_set():
-        report.line(f"FAIL {name}/{label} killed after {CLIENT_SECONDS} s")
+        report.line(f"FAIL {name}/{label(row)} killed after {CLIENT_SECONDS} s")
     elif code != 0 and report.failed == failed_before:
-        report.line(f"FAIL {name}/{label} client ended with {code}: {tail(log)}")
-    if report.failed > failed_before and (said := tail(proxy_log)):
+        report.line(f"FAIL {name}/{label(row)} client ended with {code}: {tail(log)}")
+    # The proxy that a stdio client starts writes to the log of the client.
+    if report.failed > failed_before and (said := tail(proxy_log or log)):
         print(f"  proxy said: {said}", flush=True)
+
+
+def selected(only):
+    """The rows that may have a check with `only` in its name."""
+    near = [row for row in MATRIX if only in label(row) or label(row) in only]
+    return near or MATRIX
 
 
 def main():
@@ -191,13 +280,13 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mcp-clients-") as folder:
         work = pathlib.Path(folder).resolve()
         write_big_file(work / "big.txt")
-        for label, mode, command in matrix(work):
+        for row in selected(args.only):
             try:
-                with proxy(args, label, mode, command, work, report) as (url, log):
-                    for name, argv in CLIENTS.items():
-                        run_client(name, argv, label, url, work, log, report)
+                with path_to_server(args, row, work, report) as (target, log):
+                    for name in CLIENTS:
+                        run_client(name, row, target, log, work, report)
             except RuntimeError as error:
-                report.line(f"FAIL proxy/{label} {error}")
+                report.line(f"FAIL proxy/{label(row)} {error}")
     if report.passed + report.failed == 0:
         report.line(f"FAIL no check has a name containing {args.only!r}")
     print(f"{report.passed} passed, {report.failed} failed")

@@ -1,15 +1,8 @@
-// Runs the conformance suites against a server that is already up.
+// Runs the server scenarios of the conformance suites against a server that is already up.
 //   node run.mjs --url http://127.0.0.1:PORT/mcp [--modern]
 // Ends with status 0 only if no scored check failed in any of the runs.
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { parseArgs } from 'node:util';
-
-const modules = path.join(import.meta.dirname, 'node_modules');
-// The suites need Node 22 or newer, whatever runs this file.
-const node = path.join(modules, 'node', 'bin', 'node');
+import { runSuite, unhappy } from './suite.mjs';
 
 const RUNS = [
   ['0.1.16 --suite all', 'conformance-0.1', ['--suite', 'all']],
@@ -32,39 +25,12 @@ if (!values.url) {
 let failed = false;
 for (const [title, suite, args] of values.modern ? [...RUNS, MODERN] : RUNS) {
   console.log(`== ${title}`);
-  if (!runSuite(suite, args)) failed = true;
-}
-process.exit(failed ? 1 : 0);
-
-function runSuite(suite, args) {
-  const results = mkdtempSync(path.join(tmpdir(), 'conformance-'));
-  const cli = path.join(modules, suite, 'dist', 'index.js');
-  const { status, stdout, stderr, error } = spawnSync(
-    node,
-    [cli, 'server', '--url', values.url, ...args, '-o', results],
-    { encoding: 'utf8', maxBuffer: 1 << 28 }
-  );
-  if (error) throw error;
-  for (const line of unhappyChecks(results)) console.log(line);
-  rmSync(results, { recursive: true });
-
+  const { status, stdout, stderr, checks } = runSuite(suite, ['server', '--url', values.url, ...args]);
+  for (const line of unhappy(checks)) console.log(line);
   // The closing part: the total and, where there are any, the scenarios that
   // were run but do not count.
   const closing = stdout.match(/^Total: (\d+) passed[^]*/m);
   console.log(closing ? closing[0].trimEnd() : `No total was printed.\n${stdout}${stderr}`);
-  return status === 0 && closing !== null && Number(closing[1]) > 0;
+  if (status !== 0 || !closing || Number(closing[1]) === 0) failed = true;
 }
-
-function unhappyChecks(results) {
-  const lines = [];
-  for (const directory of readdirSync(results).sort()) {
-    const [, scenario] = directory.match(/^server-(.+)-\d{4}-\d\d-\d\dT/);
-    const checks = JSON.parse(readFileSync(path.join(results, directory, 'checks.json'), 'utf8'));
-    for (const { id, status, errorMessage } of checks) {
-      if (status === 'FAILURE' || status === 'WARNING') {
-        lines.push(`${status} ${scenario} / ${id}: ${errorMessage ?? 'no message'}`);
-      }
-    }
-  }
-  return lines;
-}
+process.exit(failed ? 1 : 0);

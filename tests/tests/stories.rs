@@ -5,10 +5,14 @@
 mod calls;
 #[path = "stories/http.rs"]
 mod http;
+#[path = "stories/legacy.rs"]
+mod legacy;
 #[path = "stories/limits.rs"]
 mod limits;
 #[path = "stories/processes.rs"]
 mod processes;
+#[path = "stories/remote.rs"]
+mod remote;
 #[path = "stories/sharing.rs"]
 mod sharing;
 #[path = "stories/speaking.rs"]

@@ -1,4 +1,5 @@
-//! Links: one MCP conversation with one server process, from `initialize` on, over the restarts of the process.
+//! Links: one MCP conversation with one server, from `initialize` on, over the restarts of its process or of the
+//! conversation with a remote server.
 //!
 //! ```text
 //!  waiting ──(time)──▶ starting ──child runs, initialize sent──▶ shaking ──answer──▶ ready
@@ -9,7 +10,12 @@
 //! A link without an `initialize` of its own yet is blank: a process started ahead of the first client. After a crash the
 //! stored `initialize` is sent again, so that whoever uses the link notices nothing but the calls that were lost.
 
+mod auth;
 mod child;
+mod remote;
+mod reply;
+mod resume;
+mod url;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -17,12 +23,15 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use crate::config::Server;
+use crate::config::{Origin, Server};
 use crate::core::Core;
 use crate::core::timers::Deadline;
-use crate::io::{ChildId, Command, Exit, Instant, Pipe};
+use crate::front::status;
+use crate::io::{ChildId, Command, Exit, FetchError, FetchId, HttpResponse, Instant, Pipe, Secret};
 use crate::wire::{lines, rpc};
 use child::{Children, End};
+pub(crate) use remote::RemoteId;
+use remote::{Post, Remotes, Said};
 
 /// How often a link that waits for room looks again.
 const ROOM: Duration = Duration::from_millis(100);
@@ -65,7 +74,25 @@ pub(crate) enum LinkEvent {
         why: String,
         /// The server's own answer, if it refused the handshake.
         refusal: Option<Vec<u8>>,
+        /// Calls that the server did not take: they wait for the next process or conversation.
+        spared: Vec<u64>,
     },
+    /// A message of a remote server.
+    Message {
+        link: LinkId,
+        bytes: Vec<u8>,
+        /// The number of the call on whose stream it came.
+        about: Option<u64>,
+    },
+    /// A call has no answer.
+    Failed { link: LinkId, number: u64, text: String },
+}
+
+/// Who is at the other end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Peer {
+    Child(ChildId),
+    Remote(RemoteId),
 }
 
 /// The `initialize` of a link.
@@ -86,8 +113,10 @@ struct Link {
     server: usize,
     /// `None`: blank.
     sharing: Option<Sharing>,
+    /// What its client adds to the environment of the process.
+    env: Vec<(String, Secret<String>)>,
     hello: Option<Hello>,
-    child: Option<ChildId>,
+    peer: Option<Peer>,
     state: State,
     /// Lines that wait for the handshake.
     queue: Vec<u8>,
@@ -117,8 +146,9 @@ struct Health {
 #[derive(Debug)]
 pub(crate) struct Back {
     links: BTreeMap<LinkId, Link>,
-    by_child: BTreeMap<ChildId, LinkId>,
+    by_peer: BTreeMap<Peer, LinkId>,
     children: Children,
+    remotes: Remotes,
     health: Vec<Health>,
     /// Links that ended and whose end was not yet taken note of.
     released: Vec<LinkId>,
@@ -129,14 +159,17 @@ impl Back {
         let servers = core.config.servers.len();
         let mut back = Back {
             links: BTreeMap::new(),
-            by_child: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
             children: Children::default(),
+            remotes: Remotes::default(),
             health: vec![Health::default(); servers],
             released: Vec::new(),
         };
         for server in 0..servers {
-            if core.config.servers[server].prestart {
-                back.open(core, server, None);
+            // A conversation with a remote server costs a round trip, not a start: nothing to do ahead.
+            let local = matches!(core.config.servers[server].origin, Origin::Local(_));
+            if core.config.servers[server].prestart && local {
+                back.open(core, server, None, Vec::new());
             }
         }
         back
@@ -146,25 +179,48 @@ impl Back {
         self.children.len()
     }
 
+    /// How each server is, in the order of the configuration.
+    pub(crate) fn health(&self, core: &Core) -> Vec<status::Health> {
+        let state = |server: usize| {
+            let mine: Vec<&Link> = self.links.values().filter(|link| link.server == server).collect();
+            if mine.iter().any(|link| link.peer.is_none()) || (mine.is_empty() && self.health[server].crashes > 0) {
+                status::Health::Down
+            } else if mine.iter().any(|link| matches!(link.state, State::Shaking(_))) {
+                status::Health::Starting
+            } else {
+                status::Health::Ready
+            }
+        };
+        (0..core.config.servers.len()).map(state).collect()
+    }
+
     pub(crate) fn links(&self) -> usize {
         self.links.len()
     }
 
     /// A link for a client: a shared one with its key, else a blank one, else a new one.
-    pub(crate) fn acquire(&mut self, core: &mut Core, server: usize, sharing: Sharing) -> Result<LinkId, Full> {
+    pub(crate) fn acquire(
+        &mut self,
+        core: &mut Core,
+        server: usize,
+        sharing: Sharing,
+        env: &[(String, Secret<String>)],
+    ) -> Result<LinkId, Full> {
         let wanted = Some(sharing);
         let shared = matches!(wanted, Some(Sharing::Shared(_)));
         let mine = |link: &Link| link.server == server && shared && link.sharing == wanted;
-        let blank = |link: &Link| link.server == server && link.sharing.is_none();
+        let blank = |link: &Link| link.server == server && link.sharing.is_none() && env.is_empty();
         let found = self.links.iter().find(|(_, l)| mine(l)).or_else(|| self.links.iter().find(|(_, l)| blank(l)));
-        let found = found.map(|(id, link)| (*id, link.child.is_some()));
+        let found = found.map(|(id, link)| (*id, link.peer.is_some()));
         let runs = found.is_some_and(|(_, runs)| runs);
-        if !runs && self.children.len() >= core.config.limits.max_children {
+        let local = matches!(core.config.servers[server].origin, Origin::Local(_));
+        if local && !runs && self.children.len() >= core.config.limits.max_children {
             // A process that nobody uses makes room for one that somebody wants; `start` waits for its end.
-            let unused = self.links.iter().find(|(_, l)| l.unused && l.child.is_some()).map(|(id, _)| *id);
+            let unused =
+                self.links.iter().find(|(_, l)| l.unused && matches!(l.peer, Some(Peer::Child(_)))).map(|(id, _)| *id);
             self.release(core, unused.ok_or(Full::Children)?);
         }
-        let Some((id, _)) = found else { return Ok(self.open(core, server, wanted)) };
+        let Some((id, _)) = found else { return Ok(self.open(core, server, wanted, env.to_vec())) };
         if let Some(link) = self.links.get_mut(&id) {
             link.sharing = wanted;
             link.unused = false;
@@ -173,11 +229,17 @@ impl Back {
         Ok(id)
     }
 
-    fn open(&mut self, core: &mut Core, server: usize, sharing: Option<Sharing>) -> LinkId {
+    fn open(
+        &mut self,
+        core: &mut Core,
+        server: usize,
+        sharing: Option<Sharing>,
+        env: Vec<(String, Secret<String>)>,
+    ) -> LinkId {
         let id = LinkId(core.number());
         let unused = sharing.is_none();
         let (queue, state) = (Vec::new(), State::Waiting);
-        self.links.insert(id, Link { server, sharing, hello: None, child: None, state, queue, unused });
+        self.links.insert(id, Link { server, sharing, env, hello: None, peer: None, state, queue, unused });
         self.start(core, id);
         id
     }
@@ -185,7 +247,7 @@ impl Back {
     /// Starts the process of a link, now or as soon as the server's health allows.
     pub(crate) fn start(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if link.child.is_some() {
+        if link.peer.is_some() {
             return;
         }
         let not_before = self.health[link.server].not_before;
@@ -193,18 +255,56 @@ impl Back {
             core.timers.set(Deadline::Restart(id), not_before);
             return;
         }
-        if self.children.len() >= core.config.limits.max_children {
+        let server = &core.config.servers[link.server];
+        let local = matches!(server.origin, Origin::Local(_));
+        if local && self.children.len() >= core.config.limits.max_children {
             core.after(ROOM, Deadline::Restart(id));
             return;
         }
-        let server = &core.config.servers[link.server];
-        let (name, command) = (server.name.clone(), server.command.clone());
-        let child = self.children.spawn(core, &name, command);
-        link.child = Some(child);
+        let (peer, writable) = match &server.origin {
+            Origin::Local(command) => {
+                let (name, mut command) = (server.name.clone(), command.clone());
+                for (variable, value) in &link.env {
+                    command.env.retain(|(other, _)| other.to_str() != Some(variable));
+                    command.env.push((variable.into(), Secret::new(value.reveal().into())));
+                }
+                (Peer::Child(self.children.spawn(core, &name, command)), false)
+            }
+            Origin::Remote(_) => {
+                let (remote, writable) = self.remotes.open(core, link.server);
+                (Peer::Remote(remote), writable)
+            }
+        };
+        link.peer = Some(peer);
         link.state = State::Starting;
-        self.by_child.insert(child, id);
+        self.by_peer.insert(peer, id);
         if link.hello.is_some() {
             core.after(core.config.timeouts.start, Deadline::Handshake(id));
+        }
+        if writable {
+            self.shake(core, id);
+        }
+    }
+
+    fn is_writable(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Child(child) => self.children.is_writable(child),
+            Peer::Remote(_) => true,
+        }
+    }
+
+    fn write(&mut self, core: &mut Core, peer: Peer, line: Vec<u8>) {
+        match peer {
+            Peer::Child(child) => self.children.write(core, child, line),
+            Peer::Remote(remote) => self.remotes.write(core, remote, line),
+        }
+    }
+
+    fn part(&mut self, core: &mut Core, peer: Peer) {
+        self.by_peer.remove(&peer);
+        match peer {
+            Peer::Child(child) => self.children.stop(core, child),
+            Peer::Remote(remote) => self.remotes.release(core, remote),
         }
     }
 
@@ -237,12 +337,14 @@ impl Back {
     /// Sends `initialize` if there is one and a process to read it.
     fn shake(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let (Some(hello), Some(child), State::Starting) = (&link.hello, link.child, link.state) else { return };
-        if self.children.is_writable(child) {
-            let number = core.number();
-            link.state = State::Shaking(number);
-            let line = rpc::splice(&hello.request, &mut [(&hello.request[hello.id.clone()], &number.to_string())]);
-            self.children.write(core, child, rpc::line(line));
+        let (Some(hello), Some(peer), State::Starting) = (&link.hello, link.peer, link.state) else { return };
+        let number = core.number();
+        let line = rpc::splice(&hello.request, &mut [(&hello.request[hello.id.clone()], &number.to_string())]);
+        if self.is_writable(peer) {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.state = State::Shaking(number);
+            }
+            self.write(core, peer, rpc::line(line));
         }
     }
 
@@ -252,20 +354,25 @@ impl Back {
         let Some(hello) = link.hello.as_mut().filter(|hello| hello.initialized.is_none()) else { return };
         let line = rpc::line(message.as_bytes().to_vec());
         hello.initialized = Some(line.clone());
-        if let (Some(child), State::Ready(_)) = (link.child, link.state) {
-            self.children.write(core, child, line);
+        if let (Some(peer), State::Ready(_)) = (link.peer, link.state) {
+            self.write(core, peer, line);
         }
     }
 
     /// Sends a line once the handshake is done.
     pub(crate) fn send(&mut self, core: &mut Core, id: LinkId, line: Vec<u8>) -> Result<(), Full> {
         let Some(link) = self.links.get_mut(&id) else { return Err(Full::Queue) };
-        let waiting = link.queue.len() + link.child.map_or(0, |child| self.children.backlog(child));
+        let waiting = link.queue.len()
+            + match link.peer {
+                Some(Peer::Child(child)) => self.children.backlog(child),
+                Some(Peer::Remote(remote)) => self.remotes.backlog(remote),
+                None => 0,
+            };
         if waiting > core.config.limits.max_queue {
             return Err(Full::Queue);
         }
-        match (link.state, link.child) {
-            (State::Ready(_), Some(child)) => self.children.write(core, child, line),
+        match (link.state, link.peer) {
+            (State::Ready(_), Some(peer)) => self.write(core, peer, line),
             _ => {
                 link.queue.extend_from_slice(&line);
                 if !core.timers.is_set(Deadline::Handshake(id)) {
@@ -280,19 +387,19 @@ impl Back {
     /// Sends a line even before the handshake is done: an answer to the server's own request. If the process is gone,
     /// nobody waits for it.
     pub(crate) fn send_now(&mut self, core: &mut Core, id: LinkId, line: Vec<u8>) {
-        if let Some(child) = self.links.get(&id).and_then(|l| l.child) {
-            self.children.write(core, child, line);
+        if let Some(peer) = self.links.get(&id).and_then(|l| l.peer) {
+            self.write(core, peer, line);
         }
     }
 
     /// Sends what waited for the handshake.
     pub(crate) fn flush(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if let Some(child) = link.child
+        if let Some(peer) = link.peer
             && !link.queue.is_empty()
         {
             let queue = std::mem::take(&mut link.queue);
-            self.children.write(core, child, queue);
+            self.write(core, peer, queue);
         }
     }
 
@@ -307,7 +414,7 @@ impl Back {
     pub(crate) fn unused(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.unused = true;
-        if link.sharing == Some(Sharing::Dedicated) || link.child.is_none() {
+        if link.sharing == Some(Sharing::Dedicated) || link.peer.is_none() {
             self.release(core, id);
         } else {
             core.after(core.config.timeouts.child_idle, Deadline::LinkIdle(id));
@@ -317,7 +424,9 @@ impl Back {
     /// Nobody used this link for a while.
     pub(crate) fn idle(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get(&id) else { return };
-        if link.unused && self.links.values().filter(|other| other.server == link.server).count() > 1 {
+        let alone = self.links.values().filter(|other| other.server == link.server).count() == 1;
+        // A conversation with a remote server is soon begun again; a process may have been slow to start.
+        if link.unused && !(alone && matches!(link.peer, Some(Peer::Child(_)))) {
             self.release(core, id);
         }
     }
@@ -329,9 +438,8 @@ impl Back {
         for deadline in [Deadline::Handshake(id), Deadline::Restart(id), Deadline::LinkIdle(id)] {
             core.timers.clear(deadline);
         }
-        if let Some(child) = link.child {
-            self.by_child.remove(&child);
-            self.children.stop(core, child);
+        if let Some(peer) = link.peer {
+            self.part(core, peer);
         }
     }
 
@@ -355,7 +463,8 @@ impl Back {
     pub(crate) fn abandon_all(&mut self, core: &mut Core) {
         self.children.kill_all(core);
         self.children = Children::default();
-        self.by_child.clear();
+        self.remotes.abandon_all();
+        self.by_peer.clear();
     }
 
     pub(crate) fn stop_harder(&mut self, core: &mut Core, child: ChildId) {
@@ -364,7 +473,7 @@ impl Back {
 
     pub(crate) fn spawned(&mut self, core: &mut Core, child: ChildId) {
         self.children.spawned(core, child);
-        if let Some(&link) = self.by_child.get(&child) {
+        if let Some(&link) = self.by_peer.get(&Peer::Child(child)) {
             self.shake(core, link);
         }
     }
@@ -400,12 +509,15 @@ impl Back {
 
     /// The link of a child.
     pub(crate) fn link_of(&self, child: ChildId) -> Option<LinkId> {
-        self.by_child.get(&child).copied()
+        self.by_peer.get(&Peer::Child(child)).copied()
     }
 
     /// Whether one more complaint about what this link's process writes may go to the log.
     pub(crate) fn may_complain(&mut self, core: &Core, id: LinkId) -> bool {
-        self.links.get(&id).and_then(|l| l.child).is_some_and(|child| self.children.may_complain(core, child))
+        match self.links.get(&id).and_then(|l| l.peer) {
+            Some(Peer::Child(child)) => self.children.may_complain(core, child),
+            _ => true,
+        }
     }
 
     pub(crate) fn stderr(&mut self, core: &mut Core, child: ChildId, bytes: &[u8]) {
@@ -415,7 +527,7 @@ impl Back {
     /// Begins to take what a child wrote: the link it belongs to (none, if that one is released) and the decoder.
     pub(crate) fn read_begun(&mut self, child: ChildId) -> Option<(Option<LinkId>, lines::Decoder)> {
         let decoder = self.children.read_begun(child)?;
-        Some((self.by_child.get(&child).copied(), decoder))
+        Some((self.by_peer.get(&Peer::Child(child)).copied(), decoder))
     }
 
     pub(crate) fn read_done(&mut self, child: ChildId, decoder: lines::Decoder) {
@@ -428,10 +540,11 @@ impl Back {
 
     /// Reading for this link may go on after it was held up.
     pub(crate) fn resume(&mut self, core: &mut Core, link: LinkId) {
-        if let Some(child) = self.links.get(&link).and_then(|l| l.child)
-            && !self.is_clogged(core, child)
-        {
-            self.children.read_on(core, child);
+        match self.links.get(&link).and_then(|l| l.peer) {
+            Some(Peer::Child(child)) if self.is_clogged(core, child) => {}
+            Some(Peer::Child(child)) => self.children.read_on(core, child),
+            Some(Peer::Remote(remote)) => self.remotes.resume(core, remote),
+            None => {}
         }
     }
 
@@ -459,9 +572,13 @@ impl Back {
         debug!("[{name}] link#{} ready: {} bytes of capabilities", id.0, result.get().len());
         // Later sessions hear what the server says now, not what it said before it was restarted.
         hello.answer = Some(message.raw.to_owned());
-        if let (Some(line), Some(child)) = (&hello.initialized, link.child) {
-            let line = line.clone();
-            self.children.write(core, child, line);
+        let (initialized, peer) = (hello.initialized.clone(), link.peer);
+        if let Some(Peer::Remote(remote)) = peer {
+            let revision = rpc::member(Some(result), "protocolVersion").ok().flatten().and_then(rpc::string);
+            self.remotes.agreed(core, remote, revision.as_deref());
+        }
+        if let (Some(line), Some(peer)) = (initialized, peer) {
+            self.write(core, peer, line);
         }
         Some(LinkEvent::Up { link: id, again })
     }
@@ -493,19 +610,30 @@ impl Back {
         link.state = State::Waiting;
         link.queue.clear();
         core.timers.clear(Deadline::Handshake(id));
-        if let Some(child) = link.child.take() {
-            self.by_child.remove(&child);
-            self.children.stop(core, child);
+        if let Some(peer) = link.peer.take() {
+            self.part(core, peer);
         }
-        Some(LinkEvent::Down { link: id, why, refusal })
+        Some(LinkEvent::Down { link: id, why, refusal, spared: Vec::new() })
     }
 
     /// A child is gone: is it one that a link needs?
     fn ended(&mut self, core: &mut Core, end: Option<(ChildId, End)>) -> Option<LinkEvent> {
         let (child, end) = end?;
-        let id = self.by_child.remove(&child)?;
+        let id = self.by_peer.remove(&Peer::Child(child))?;
+        self.links.get_mut(&id)?.peer = None;
+        let why = match end {
+            End::NotStarted(kind) => match &core.config.servers[self.links.get(&id)?.server].origin {
+                Origin::Local(command) => cannot_start(command, kind),
+                Origin::Remote(_) => return None,
+            },
+            End::Exited(exit) => format!("it {exit}"),
+        };
+        self.down(core, id, why)
+    }
+
+    /// A link lost its peer by no will of ours.
+    fn down(&mut self, core: &mut Core, id: LinkId, why: String) -> Option<LinkEvent> {
         let link = self.links.get_mut(&id)?;
-        link.child = None;
         let server = link.server;
         if let State::Ready(since) = link.state
             && core.now.since(since) >= core.config.timeouts.backoff_reset
@@ -513,15 +641,101 @@ impl Back {
             self.health[server] = Health::default();
         }
         let wait = self.crashed(core, server);
-        let Server { name, command, .. } = &core.config.servers[server];
-        let why = match end {
-            End::NotStarted(kind) => cannot_start(command, kind),
-            End::Exited(exit) => format!("it {exit}"),
-        };
+        let Server { name, .. } = &core.config.servers[server];
         let crashes = self.health[server].crashes;
         let next = if wait.is_zero() { "now".into() } else { format!("in {:.1} s", wait.as_secs_f32()) };
         warn!("[{name}] {why}; failure {crashes} in a row, next start {next} if it is needed");
         self.fail(core, id, why, None)
+    }
+
+    /// The head of a response to a request of ours.
+    pub(crate) fn fetched(&mut self, core: &mut Core, id: FetchId, response: &HttpResponse) -> Vec<LinkEvent> {
+        let said = self.remotes.fetched(core, id, response);
+        self.heard(core, said)
+    }
+
+    /// Bytes of its body. [`Back::read_fetch`] permits more.
+    pub(crate) fn fetch_data(&mut self, core: &mut Core, id: FetchId, bytes: &[u8]) -> Vec<LinkEvent> {
+        let said = self.remotes.data(core, id, bytes);
+        self.heard(core, said)
+    }
+
+    /// Its end.
+    pub(crate) fn fetch_closed(&mut self, core: &mut Core, id: FetchId, broken: bool) -> Vec<LinkEvent> {
+        let said = self.remotes.closed(core, id, broken);
+        self.heard(core, said)
+    }
+
+    /// There is none.
+    pub(crate) fn fetch_failed(&mut self, core: &mut Core, id: FetchId, error: &FetchError) -> Vec<LinkEvent> {
+        let said = self.remotes.fetch_failed(core, id, error);
+        self.heard(core, said)
+    }
+
+    pub(crate) fn read_fetch(&mut self, core: &mut Core, id: FetchId) {
+        self.remotes.read_on(core, id);
+    }
+
+    /// The link that a fetch belongs to.
+    pub(crate) fn link_of_fetch(&self, id: FetchId) -> Option<LinkId> {
+        self.by_peer.get(&Peer::Remote(self.remotes.owner(id)?)).copied()
+    }
+
+    pub(crate) fn fetches(&self) -> usize {
+        self.remotes.fetches()
+    }
+
+    pub(crate) fn reopen(&mut self, core: &mut Core, remote: RemoteId, number: u64) {
+        self.remotes.reopen(core, remote, number);
+    }
+
+    pub(crate) fn listening(&mut self, core: &mut Core, remote: RemoteId) {
+        self.remotes.listening(core, remote);
+    }
+
+    /// Nobody waits for the answer to this call any more.
+    /// True if nothing more about it can come.
+    pub(crate) fn forget_call(&mut self, core: &mut Core, link: LinkId, number: u64) -> bool {
+        match self.links.get(&link).and_then(|l| l.peer) {
+            Some(Peer::Remote(remote)) => self.remotes.forget_call(core, remote, number),
+            _ => false,
+        }
+    }
+
+    /// What remote servers said, for the links they belong to.
+    fn heard(&mut self, core: &mut Core, said: Vec<(RemoteId, Said)>) -> Vec<LinkEvent> {
+        let mut events = Vec::new();
+        for (remote, said) in said {
+            let Some(&link) = self.by_peer.get(&Peer::Remote(remote)) else { continue };
+            match said {
+                Said::Message { bytes, about } => events.push(LinkEvent::Message { link, bytes, about }),
+                Said::Failed { number, text } => {
+                    if self.links.get(&link).is_some_and(|l| l.state == State::Shaking(number)) {
+                        events.extend(self.down(core, link, text));
+                    } else {
+                        events.push(LinkEvent::Failed { link, number, text });
+                    }
+                }
+                Said::Up => self.shake(core, link),
+                Said::Down { why, unsent } => {
+                    let Some(LinkEvent::Down { link, why, refusal, mut spared }) = self.down(core, link, why) else {
+                        continue;
+                    };
+                    if let Some(entry) = self.links.get_mut(&link) {
+                        // Answers and notifications were for the conversation that is over.
+                        for Post { line, number, .. } in unsent {
+                            if let Some(number) = number {
+                                spared.push(number);
+                                entry.queue.extend_from_slice(&line);
+                                entry.queue.push(b'\n');
+                            }
+                        }
+                    }
+                    events.push(LinkEvent::Down { link, why, refusal, spared });
+                }
+            }
+        }
+        events
     }
 
     /// Counts a crash and says how long to wait after it.

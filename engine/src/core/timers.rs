@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::back::LinkId;
+use crate::back::{LinkId, RemoteId};
 use crate::front::SessionId;
 use crate::io::{ChildId, ExchangeId, Instant};
 use crate::router::{AskId, CallId};
@@ -28,6 +28,10 @@ pub(crate) enum Deadline {
     Stop(ChildId),
     /// The child is gone but something holds its pipes open.
     Drain(ChildId),
+    /// A remote server had its time to answer the GET of the standalone stream.
+    Listening(RemoteId),
+    /// A broken stream of a remote server is to be taken up again.
+    Stream(RemoteId, u64),
     /// Calls in flight had their time to finish at shutdown.
     Shutdown,
     /// Whatever still is open ends now.

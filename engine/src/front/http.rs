@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use crate::config::{Access, Server};
-use crate::io::HttpRequest;
+use crate::config::{Access, Server, UrlEnv};
+use crate::io::{Headers, HttpRequest, Secret};
 use crate::wire::rpc::code;
 
 /// The revisions whose Streamable HTTP we serve, oldest first, and those that only an `initialize` may name.
@@ -29,9 +29,32 @@ pub(crate) struct Refusal {
     pub(crate) allow: Option<&'static str>,
 }
 
+impl Refusal {
+    pub(crate) fn new(status: u16, code: i32, text: impl Into<Cow<'static, str>>) -> Self {
+        Refusal { status, code, text: text.into(), allow: None }
+    }
+}
+
 /// A refusal.
 pub(crate) fn refuse<T>(status: u16, code: i32, text: impl Into<Cow<'static, str>>) -> Result<T, Refusal> {
-    Err(Refusal { status, code, text: text.into(), allow: None })
+    Err(Refusal::new(status, code, text))
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The Streamable HTTP endpoint of a server.
+    Mcp(usize),
+    /// The event stream of a server (HTTP+SSE); true: it was reached by the server's name.
+    Sse(usize, bool),
+    /// Where clients of such a stream post their messages.
+    Messages(usize),
+    /// What the proxy says of itself.
+    Status,
+    /// Whether it is alive.
+    Healthz,
+    /// Whether its servers are.
+    Readyz,
 }
 
 /// The methods of an MCP endpoint.
@@ -66,19 +89,217 @@ pub(crate) fn check_access(access: &Access, request: &HttpRequest) -> Result<(),
     Ok(())
 }
 
-/// Finds the server by the path: `/mcp` is the one named `default`, `/servers/NAME/mcp` any. A slash at the end does not
-/// matter.
-pub(crate) fn find_server(servers: &[Server], request: &HttpRequest) -> Result<usize, Refusal> {
+/// Checks the key, if one is needed: `Authorization: Bearer`, `X-API-Key`, or `auth_key` in the query.
+pub(crate) fn check_key(access: &Access, request: &HttpRequest) -> Result<(), Refusal> {
+    if access.auth_tokens.is_empty() {
+        return Ok(());
+    }
+    let bearer = request.headers.get_all("authorization").filter_map(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    });
+    let keys = request.headers.get_all("x-api-key").map(str::to_owned);
+    let query = query_pairs(&request.target).filter(|(name, _)| name == "auth_key").map(|(_, value)| value);
+    let mut known = false;
+    for given in bearer.chain(keys).chain(query) {
+        for token in &access.auth_tokens {
+            known |= same_secret(token.reveal(), &given);
+        }
+    }
+    if known {
+        return Ok(());
+    }
+    let text = "a key is needed: Authorization: Bearer KEY, X-API-Key: KEY, or ?auth_key=KEY";
+    refuse(401, code::REFUSED, text)
+}
+
+/// Compares without telling by its time where the two differ.
+fn same_secret(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut differ = one.len() ^ other.len();
+    for (n, byte) in one.iter().enumerate() {
+        differ |= usize::from(byte ^ other.get(n).copied().unwrap_or(!byte));
+    }
+    std::hint::black_box(differ) == 0
+}
+
+/// Adds what lets a page of an allowed origin read the response (WHATWG Fetch, "CORS protocol").
+pub(crate) fn add_cors(access: &Access, origin: Option<&str>, headers: &mut Headers) {
+    let Some(origin) = origin.filter(|_| !access.cors_origins.is_empty()) else { return };
+    let all = access.cors_origins.iter().any(|one| one == "*");
+    if !all && !access.cors_origins.iter().any(|one| one.eq_ignore_ascii_case(origin)) {
+        return;
+    }
+    headers.push("access-control-allow-origin", if all { "*".to_owned() } else { origin.to_owned() });
+    headers.push("vary", "Origin");
+    let mut exposed = String::from("mcp-session-id");
+    for header in access.expose_headers.iter().filter(|header| !header.eq_ignore_ascii_case("mcp-session-id")) {
+        exposed += ", ";
+        exposed += header;
+    }
+    headers.push("access-control-expose-headers", exposed);
+}
+
+/// The headers of the answer to a preflight, if it is one that CORS allows.
+pub(crate) fn preflight(access: &Access, request: &HttpRequest) -> Option<Headers> {
+    let wanted = request.headers.get("access-control-request-method")?;
+    let mut headers = Headers::new();
+    add_cors(access, request.headers.get("origin"), &mut headers);
+    headers.get("access-control-allow-origin")?;
+    if matches!(wanted, "GET" | "POST" | "DELETE" | "HEAD") {
+        headers.push("access-control-allow-methods", "GET, POST, DELETE, HEAD");
+    }
+    if let Some(wanted) = request.headers.get("access-control-request-headers") {
+        headers.push("access-control-allow-headers", wanted.to_owned());
+    }
+    headers.push("access-control-max-age", "86400");
+    Some(headers)
+}
+
+/// Finds what a path leads to. A server is reached at the root if it is named `default`, and any under `/servers/NAME`. A
+/// slash at the end does not matter.
+pub(crate) fn find_place(servers: &[Server], request: &HttpRequest) -> Result<Place, Refusal> {
     let target = absolute(&request.target).map_or(&*request.target, |(_, path)| path);
     let path = target.split(['?', '#']).next().unwrap_or_default();
-    let name = match path.strip_suffix('/').unwrap_or(path) {
-        "/mcp" => Some("default"),
-        path => path.strip_prefix("/servers/").and_then(|rest| rest.strip_suffix("/mcp")),
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let (name, face, named) = match path.strip_prefix("/servers/").and_then(|rest| rest.rsplit_once('/')) {
+        Some((name, face)) => (name, face, true),
+        None => ("default", path.strip_prefix('/').unwrap_or_default(), false),
     };
-    match name.and_then(|name| servers.iter().position(|server| server.name == name)) {
-        Some(server) => Ok(server),
-        None => refuse(404, code::REFUSED, "there is nothing at this path; the endpoint is /mcp"),
+    let found = servers.iter().position(|server| server.name == name);
+    match (face, found) {
+        ("status", _) if !named => Ok(Place::Status),
+        ("healthz", _) if !named => Ok(Place::Healthz),
+        ("readyz", _) if !named => Ok(Place::Readyz),
+        ("mcp", Some(server)) => Ok(Place::Mcp(server)),
+        ("sse", Some(server)) => Ok(Place::Sse(server, named)),
+        ("messages" | "message", Some(server)) => Ok(Place::Messages(server)),
+        _ => refuse(
+            404,
+            code::REFUSED,
+            "there is nothing at this path; endpoints are /mcp, /sse, /servers/NAME/mcp, \
+             /servers/NAME/sse and /status",
+        ),
     }
+}
+
+/// The session that a POST of HTTP+SSE names in its query.
+pub(crate) fn sse_session(request: &HttpRequest) -> Result<String, Refusal> {
+    let mut names = query_pairs(&request.target).filter(|(name, _)| name == "session_id" || name == "sessionId");
+    let Some((_, name)) = names.next() else {
+        return refuse(400, code::INVALID_REQUEST, "session_id is missing; use the URL of the endpoint event");
+    };
+    // Some clients write what they take for a UUID with its dashes.
+    let name = name.replace('-', "").to_ascii_lowercase();
+    if name.len() != 32 || !name.bytes().all(|b| b.is_ascii_hexdigit()) || names.next().is_some() {
+        return refuse(400, code::INVALID_REQUEST, "session_id is malformed; use the URL of the endpoint event");
+    }
+    Ok(name)
+}
+
+/// Variables that a request brings into the environment of its server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Env(Vec<(String, Secret<String>)>);
+
+impl Env {
+    /// The last value of a name counts.
+    fn set(&mut self, name: &str, value: &str) {
+        self.0.retain(|(other, _)| other != name);
+        self.0.push((name.to_owned(), Secret::new(value.to_owned())));
+    }
+
+    pub(crate) fn pairs(&self) -> &[(String, Secret<String>)] {
+        &self.0
+    }
+
+    /// What keeps clients with different values apart.
+    pub(crate) fn key(&self) -> String {
+        let mut pairs: Vec<_> = self.0.iter().map(|(name, value)| (name, value.reveal())).collect();
+        pairs.sort_unstable();
+        serde_json::Value::from_iter(pairs.into_iter().map(|(name, value)| serde_json::json!([name, value])))
+            .to_string()
+    }
+}
+
+/// What a request brings into the environment of its server, as far as the operator allows it.
+pub(crate) fn child_environment(server: &Server, request: &HttpRequest) -> Result<Env, Refusal> {
+    let mut env = Env::default();
+    for (header, variable) in &server.header_env {
+        if let Some(value) = request.headers.get(header) {
+            env.set(variable, value);
+        }
+    }
+    for (name, value) in query_pairs(&request.target) {
+        let wanted = match &server.url_env {
+            UrlEnv::Any => !matches!(&*name, "auth_key" | "session_id" | "sessionId"),
+            UrlEnv::Listed(names) => names.contains(&name),
+            UrlEnv::Off => false,
+        };
+        if wanted && (is_dangerous_variable(&name) || value.contains('\0')) {
+            return refuse(400, code::REFUSED, format!("the variable {name:?} must not come from a URL"));
+        }
+        if wanted {
+            env.set(&name, &value);
+        }
+    }
+    Ok(env)
+}
+
+/// Whether a variable changes how programs are loaded or run: such a one never comes from a client.
+fn is_dangerous_variable(name: &str) -> bool {
+    const PREFIXES: [&str; 17] = [
+        "LD_", "DYLD_", "PYTHON", "PERL5", "RUBY", "NODE_", "NPM_", "BUN_", "DENO_", "GIT_", "JAVA_", "JDK_", "_JAVA",
+        "DOTNET_", "UV_", "PIP_", "BASH_",
+    ];
+    const NAMES: [&str; 13] = [
+        "PATH",
+        "ENV",
+        "IFS",
+        "SHELL",
+        "SHELLOPTS",
+        "BASHOPTS",
+        "HOME",
+        "CLASSPATH",
+        "PERLLIB",
+        "GCONV_PATH",
+        "LOCPATH",
+        "PS4",
+        "PROMPT_COMMAND",
+    ];
+    let upper = name.to_ascii_uppercase();
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
+    !plain
+        || NAMES.contains(&&*upper)
+        || (PREFIXES.iter().any(|prefix| upper.starts_with(prefix)) && upper != "NODE_ENV")
+}
+
+/// The pairs of a query, decoded.
+pub(crate) fn query_pairs(target: &str) -> impl Iterator<Item = (String, String)> {
+    let query = target.split_once('?').map_or("", |(_, query)| query).split('#').next().unwrap_or_default();
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (form_decode(name), form_decode(value))
+    })
+}
+
+/// `application/x-www-form-urlencoded`, one part. What is no valid escape stays as it is.
+fn form_decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let hex = |b: &u8| char::from(*b).to_digit(16);
+        match (first, tail) {
+            (b'+', _) => out.push(b' '),
+            (b'%', [high, low, after @ ..]) if hex(high).is_some() && hex(low).is_some() => {
+                let value = hex(high).unwrap_or(0) * 16 + hex(low).unwrap_or(0);
+                out.push(u8::try_from(value).unwrap_or(b'?'));
+                rest = after;
+            }
+            _ => out.push(*first),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// The method, if an MCP endpoint has it.
@@ -101,6 +322,11 @@ pub(crate) fn check_post(request: &HttpRequest) -> Result<(), Refusal> {
     if !accepts(request, "application/json") || !accepts(request, "text/event-stream") {
         return refuse(406, code::REFUSED, "Accept must list both application/json and text/event-stream");
     }
+    check_content_type(request)
+}
+
+/// Checks `Content-Type` of a POST.
+pub(crate) fn check_content_type(request: &HttpRequest) -> Result<(), Refusal> {
     let mut types = request.headers.get_all("content-type");
     let essence = types.next().and_then(|value| value.split(';').next()).map(str::trim);
     if !essence.is_some_and(|t| t.eq_ignore_ascii_case("application/json")) || types.next().is_some() {
@@ -241,10 +467,10 @@ mod tests {
         let listed = Access {
             allowed_hosts: vec!["proxy.example".into()],
             allowed_origins: vec!["https://app.example".into()],
-            public: false,
+            ..Access::default()
         };
         let public = Access { public: true, ..Access::default() };
-        let all = Access { allowed_hosts: vec!["*".into()], allowed_origins: vec!["*".into()], public: false };
+        let all = Access { allowed_hosts: vec!["*".into()], allowed_origins: vec!["*".into()], ..Access::default() };
         // (target, Host, Origin) -> status for: local, listed, public, all
         for (target, host, origin, expected) in [
             ("/mcp", "localhost:8080", None, [200; 4]),
@@ -280,12 +506,19 @@ mod tests {
             |name: &str| Server::new(name, Command { program: "x".into(), args: vec![], env: vec![], cwd: None });
         let servers = [server("default"), server("time")];
         for (target, expected) in [
-            ("/mcp", Some(0)),
-            ("/mcp/", Some(0)),
-            ("/mcp?x=1", Some(0)),
-            ("http://localhost:1/mcp", Some(0)),
-            ("/servers/default/mcp", Some(0)),
-            ("/servers/time/mcp/", Some(1)),
+            ("/mcp", Some(Place::Mcp(0))),
+            ("/mcp/", Some(Place::Mcp(0))),
+            ("/mcp?x=1", Some(Place::Mcp(0))),
+            ("http://localhost:1/mcp", Some(Place::Mcp(0))),
+            ("/servers/default/mcp", Some(Place::Mcp(0))),
+            ("/servers/time/mcp/", Some(Place::Mcp(1))),
+            ("/sse", Some(Place::Sse(0, false))),
+            ("/servers/time/sse?x=1", Some(Place::Sse(1, true))),
+            ("/messages/?session_id=1", Some(Place::Messages(0))),
+            ("/message?sessionId=1", Some(Place::Messages(0))),
+            ("/servers/time/messages", Some(Place::Messages(1))),
+            ("/status", Some(Place::Status)),
+            ("/servers/time/status", None),
             ("/servers/nobody/mcp", None),
             ("/servers//mcp", None),
             ("/mcp//", None),
@@ -296,7 +529,7 @@ mod tests {
             ("http://localhost", None),
             ("*", None),
         ] {
-            assert_eq!(find_server(&servers, &request("POST", target, &[])).ok(), expected, "{target}");
+            assert_eq!(find_place(&servers, &request("POST", target, &[])).ok(), expected, "{target}");
         }
     }
 
@@ -322,6 +555,69 @@ mod tests {
             headers.extend(content.map(|value| ("content-type", value)));
             assert_eq!(status(check_post(&request("POST", "/mcp", &headers))), expected, "{accept:?} {content:?}");
         }
+    }
+
+    #[test]
+    fn variables_from_clients() {
+        let command = Command { program: "x".into(), args: vec![], env: vec![], cwd: None };
+        let mut server = Server::new("default", command);
+        let target = "/sse?auth_key=k&TOKEN=a%20b&NODE_ENV=x&TOKEN=c";
+        let found = |server: &Server, target: &str| {
+            let env = child_environment(server, &request("GET", target, &[("x-token", "h")]))?;
+            Ok::<_, Refusal>(env.pairs().iter().map(|(n, v)| format!("{n}={}", v.reveal())).collect::<Vec<_>>())
+        };
+        assert_eq!(found(&server, target).unwrap(), Vec::<String>::new());
+        server.url_env = UrlEnv::Listed(vec!["TOKEN".into(), "PATH".into()]);
+        assert_eq!(found(&server, target).unwrap(), ["TOKEN=c"]);
+        assert_eq!(status(found(&server, "/sse?PATH=/x")), 400);
+        server.url_env = UrlEnv::Any;
+        server.header_env = vec![("x-token".into(), "HEADER".into())];
+        assert_eq!(found(&server, target).unwrap(), ["HEADER=h", "NODE_ENV=x", "TOKEN=c"]);
+        for name in ["LD_PRELOAD", "ld_preload", "DYLD_X", "NODE_OPTIONS", "PYTHONPATH", "BASH_ENV", "A%3DB", "", "A-B"]
+        {
+            assert_eq!(status(found(&server, &format!("/sse?{name}=x"))), 400, "{name}");
+        }
+    }
+
+    #[test]
+    fn keys() {
+        let mut access = Access::default();
+        assert_eq!(status(check_key(&access, &request("GET", "/mcp", &[]))), 200);
+        access.auth_tokens = vec![crate::io::Secret::new("k+y ä".into()), crate::io::Secret::new("other".into())];
+        for (target, headers, expected) in [
+            ("/mcp", &[][..], 401),
+            ("/mcp", &[("authorization", "Bearer other")], 200),
+            ("/mcp", &[("authorization", "bearer  other")], 200),
+            ("/mcp", &[("authorization", "Basic other")], 401),
+            ("/mcp", &[("authorization", "Bearer othe")], 401),
+            ("/mcp", &[("authorization", "Bearer otherr")], 401),
+            ("/mcp", &[("authorization", "Bearer ")], 401),
+            ("/mcp", &[("x-api-key", "other")], 200),
+            ("/mcp?auth_key=k%2By+%C3%A4", &[], 200),
+            ("/mcp?auth_key=wrong&auth_key=other", &[], 200),
+            ("/mcp?auth_key=", &[], 401),
+        ] {
+            assert_eq!(status(check_key(&access, &request("GET", target, headers))), expected, "{target} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn cross_origin() {
+        let headers = &[("origin", "https://app.example"), ("access-control-request-method", "POST")];
+        let ask = request("OPTIONS", "/mcp", headers);
+        assert!(preflight(&Access::default(), &ask).is_none());
+        let access = Access {
+            cors_origins: vec!["https://app.example".into()],
+            expose_headers: vec!["X-One".into()],
+            ..Access::default()
+        };
+        let allowed = preflight(&access, &ask).unwrap();
+        assert_eq!(allowed.get("access-control-allow-origin"), Some("https://app.example"));
+        assert_eq!(allowed.get("access-control-expose-headers"), Some("mcp-session-id, X-One"));
+        let other = request("OPTIONS", "/mcp", &[("origin", "https://evil.example"), headers[1]]);
+        assert!(preflight(&access, &other).is_none());
+        let all = Access { cors_origins: vec!["*".into()], ..Access::default() };
+        assert_eq!(preflight(&all, &other).unwrap().get("access-control-allow-origin"), Some("*"));
     }
 
     #[test]

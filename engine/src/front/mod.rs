@@ -1,12 +1,15 @@
 //! The side of the clients: HTTP exchanges, sessions and their streams (Streamable HTTP, revisions 2025-03-26 to
-//! 2025-11-25).
+//! 2025-11-25), the event stream of HTTP+SSE ([`legacy`]), and our own stdin and stdout ([`stdio`]).
 //!
 //! An exchange is one HTTP request and its response. A session is a client; a stream is what answers one POST, or the
 //! standalone one. An answer is one JSON body if the first message is the only one. It is a stream of events if anything
 //! precedes it, if it takes long, or if the client would rather have it so: whoever finds that out calls [`Front::commit`].
 
 pub(crate) mod http;
+mod legacy;
 pub(crate) mod session;
+pub(crate) mod status;
+mod stdio;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,11 +19,11 @@ use log::{debug, info, warn};
 use crate::core::Core;
 use crate::core::outbox::Outbox;
 use crate::core::timers::Deadline;
-use crate::io::{Action, Body, ExchangeId, Headers, HttpRequest, HttpResponse, Pipe};
+use crate::io::{Action, Body, ExchangeId, Headers, HttpRequest, HttpResponse, Instant, Pipe};
 use crate::wire::rpc::{Kind, Message, code};
 use crate::wire::{rpc, sse};
-use http::{Refusal, Verb, refuse};
-use session::{STANDALONE, Session, Stream, event_id, parse_event_id};
+use http::{Place, Refusal, Verb, refuse};
+use session::{Channel, STANDALONE, Session, Stream, event_id, parse_event_id};
 
 /// Names one session inside the engine. Never used twice, never shown to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +55,8 @@ pub(crate) enum Inbound<'r> {
     Post { server: usize, stream: StreamId, messages: Vec<Message<'r>> },
     /// The client ends its session.
     Delete(SessionId),
+    /// Somebody asks how the servers are; see [`Front::answer_status`].
+    Status(Place),
 }
 
 #[derive(Debug)]
@@ -64,6 +69,22 @@ struct Exchange {
     unsent: usize,
     /// It asked for `initialize`: the answer names the session.
     hello: bool,
+    /// The `Origin` it came with, for CORS.
+    origin: Option<String>,
+}
+
+impl Exchange {
+    fn new(id: ExchangeId, request: &HttpRequest) -> Self {
+        Exchange {
+            session: None,
+            stream: 0,
+            phase: Phase::Pending,
+            outbox: Outbox::new(Pipe::Response(id)),
+            unsent: 0,
+            hello: false,
+            origin: request.headers.get("origin").map(str::to_owned),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +102,10 @@ pub(crate) struct Front {
     exchanges: BTreeMap<ExchangeId, Exchange>,
     sessions: BTreeMap<SessionId, Session>,
     names: BTreeMap<String, SessionId>,
+    /// The client on our stdin and stdout.
+    stdio: Option<stdio::Stdio>,
+    /// When something came in last.
+    last_activity: Instant,
 }
 
 impl Front {
@@ -94,9 +119,7 @@ impl Front {
 
     /// Takes a request in.
     pub(crate) fn request<'r>(&mut self, core: &mut Core, id: ExchangeId, request: &'r HttpRequest) -> Inbound<'r> {
-        let outbox = Outbox::new(Pipe::Response(id));
-        let phase = Phase::Pending;
-        self.exchanges.insert(id, Exchange { session: None, stream: 0, phase, outbox, unsent: 0, hello: false });
+        self.exchanges.insert(id, Exchange::new(id, request));
         let (inbound, request_id) = self.admit(core, id, request);
         inbound.unwrap_or_else(|refusal| {
             self.refuse(core, id, &refusal, request_id.as_deref());
@@ -114,23 +137,33 @@ impl Front {
         if self.exchanges.len() > core.config.limits.max_exchanges {
             return (refuse(503, code::REFUSED, "too many requests are being answered; try again later"), None);
         }
-        let server = http::check_access(&core.config.access, request)
-            .and_then(|()| http::find_server(&core.config.servers, request));
-        let server = match server {
-            Ok(server) => server,
-            Err(refusal) => return (Err(refusal), None),
-        };
-        let verb = http::verb(request, is_stateless(core, server));
-        match verb {
-            Ok(Verb::Post) => {
-                let mut request_id = None;
-                let inbound = self.admit_post(core, id, server, request, &mut request_id);
-                (inbound, request_id)
-            }
-            Ok(Verb::Get) => (self.admit_get(core, id, server, request), None),
-            Ok(Verb::Delete) => (self.known_session(server, request).map(Inbound::Delete), None),
-            Err(refusal) => (Err(refusal), None),
+        let access = &core.config.access;
+        if let Err(refusal) = http::check_access(access, request) {
+            return (Err(refusal), None);
         }
+        if request.method == "OPTIONS"
+            && let Some(headers) = http::preflight(access, request)
+        {
+            // A preflight carries no key; what follows it does.
+            self.respond(core, id, 204, headers, Body::Full(Vec::new()));
+            return (Ok(Inbound::Done), None);
+        }
+        let place = http::check_key(access, request).and_then(|()| http::find_place(&core.config.servers, request));
+        let mut request_id = None;
+        let inbound = place.and_then(|place| match place {
+            Place::Mcp(server) => {
+                self.last_activity = core.now;
+                match http::verb(request, is_stateless(core, server))? {
+                    Verb::Post => self.admit_post(core, id, server, request, &mut request_id),
+                    Verb::Get => self.admit_get(core, id, server, request),
+                    Verb::Delete => self.known_session(server, request).map(Inbound::Delete),
+                }
+            }
+            Place::Sse(server, named) => self.admit_sse(core, id, server, named, request),
+            Place::Messages(server) => self.admit_message(core, id, server, request, &mut request_id),
+            Place::Status | Place::Healthz | Place::Readyz => self.admit_status(id, place, request),
+        });
+        (inbound, request_id)
     }
 
     fn admit_post<'r>(
@@ -142,32 +175,19 @@ impl Front {
         request_id: &mut Option<String>,
     ) -> Result<Inbound<'r>, Refusal> {
         http::check_post(request)?;
-        let batch = rpc::is_batch(&request.body);
-        let malformed = |m: rpc::Malformed| Refusal { status: 400, code: m.code, text: m.text.into(), allow: None };
-        let messages = if batch {
-            let parts = rpc::parse_batch(&request.body).map_err(malformed)?;
-            if parts.len() > core.config.limits.max_batch {
-                return refuse(400, code::INVALID_REQUEST, "the batch has too many messages");
-            }
-            parts.into_iter().map(rpc::parse_str).collect::<Result<Vec<_>, _>>().map_err(malformed)?
-        } else {
-            match rpc::parse(&request.body) {
-                Ok(message) => vec![message],
-                Err(e) => {
-                    request_id.clone_from(&e.id);
-                    return Err(malformed(e));
-                }
-            }
-        };
-        if let ([Message { kind: Kind::Request { id, .. }, .. }], false) = (&messages[..], batch) {
-            *request_id = Some(id.0.to_owned());
-        }
+        let (messages, batch) = read_messages(core, request, request_id)?;
         let is_hello = |m: &Message<'_>| matches!(&m.kind, Kind::Request { method, .. } if method == "initialize");
         let hello = messages.iter().any(is_hello);
         if hello && batch {
             return refuse(400, code::INVALID_REQUEST, "initialize must not be part of a batch");
         }
-        let session = if is_stateless(core, server) {
+        let stateless = is_stateless(core, server);
+        let env = if hello || stateless {
+            Some(http::child_environment(&core.config.servers[server], request)?)
+        } else {
+            None
+        };
+        let session = if stateless {
             if !hello {
                 http::check_version(request, None)?;
             }
@@ -176,24 +196,14 @@ impl Front {
                 return refuse(400, code::INVALID_REQUEST, NO_BATCHES);
             }
             let revision = (!hello).then(|| asked.to_owned());
-            self.open_session(core, server, None, revision)
+            self.open_session(core, server, None, Channel::OneExchange, revision)
         } else if hello {
             if http::session_name(request)?.is_some() {
                 self.known_session(server, request)?;
                 return refuse(400, code::INVALID_REQUEST, "this session is initialized already");
             }
-            if self.sessions.len() >= core.config.limits.max_sessions {
-                return refuse(503, code::REFUSED, "too many sessions (--max-sessions); try again later");
-            }
-            let mut name = String::with_capacity(32);
-            for byte in request.random {
-                // Writing to a String cannot fail.
-                let _ = write!(name, "{byte:02x}");
-            }
-            if self.names.contains_key(&name) {
-                return refuse(503, code::REFUSED, "no fresh session id is to be had; try again");
-            }
-            self.open_session(core, server, Some(name), None)
+            let name = self.fresh_name(core, request)?;
+            self.open_session(core, server, Some(name), Channel::Streams, None)
         } else {
             let session = self.known_session(server, request)?;
             let revision = self.sessions.get(&session).and_then(|s| s.revision.as_deref());
@@ -202,6 +212,11 @@ impl Front {
             }
             session
         };
+        if let Some(env) = env
+            && let Some(session) = self.sessions.get_mut(&session)
+        {
+            session.env = env;
+        }
         let waiting = messages.iter().filter(|m| matches!(m.kind, Kind::Request { .. })).count();
         let number = self.attach(core, id, session, waiting, batch);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
@@ -289,17 +304,35 @@ impl Front {
         Ok(id)
     }
 
+    /// A name for a new session, if there may be one more.
+    fn fresh_name(&self, core: &Core, request: &HttpRequest) -> Result<String, Refusal> {
+        if self.sessions.len() >= core.config.limits.max_sessions {
+            return refuse(503, code::REFUSED, "too many sessions (--max-sessions); try again later");
+        }
+        let mut name = String::with_capacity(32);
+        for byte in request.random {
+            // Writing to a String cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        if self.names.contains_key(&name) {
+            return refuse(503, code::REFUSED, "no fresh session id is to be had; try again");
+        }
+        Ok(name)
+    }
+
     fn open_session(
         &mut self,
         core: &mut Core,
         server: usize,
         name: Option<String>,
+        channel: Channel,
         revision: Option<String>,
     ) -> SessionId {
         let id = SessionId(core.number());
         debug!("[{}] session#{} opened", core.config.servers[server].name, id.0);
         let session = Session {
             name,
+            channel,
             server,
             revision,
             exchanges: std::collections::BTreeSet::new(),
@@ -307,6 +340,7 @@ impl Front {
             last_stream: 0,
             replay: session::Replay::default(),
             dedicated: false,
+            env: http::Env::default(),
         };
         self.sessions.insert(id, session);
         id
@@ -337,6 +371,8 @@ impl Front {
         session.revision = revision.map(str::to_owned);
         if let Some(name) = &session.name {
             self.names.insert(name.clone(), id);
+        }
+        if session.channel != Channel::OneExchange {
             let server = &core.config.servers[session.server].name;
             info!("[{server}] session#{} began, revision {}", id.0, revision.unwrap_or("unknown"));
         }
@@ -349,6 +385,11 @@ impl Front {
         }
     }
 
+    /// What the client of a session adds to the environment of its server.
+    pub(crate) fn env(&self, id: SessionId) -> http::Env {
+        self.sessions.get(&id).map(|s| s.env.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn is_dedicated(&self, id: SessionId) -> bool {
         self.sessions.get(&id).is_some_and(|s| s.dedicated)
     }
@@ -357,9 +398,9 @@ impl Front {
         self.sessions.get(&id)?.revision.as_deref()
     }
 
-    /// Whether the session is one without a name, for one exchange only.
+    /// Whether the session lives for one exchange only.
     pub(crate) fn is_ephemeral(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_none_or(|s| s.name.is_none())
+        self.sessions.get(&id).is_none_or(|s| s.channel == Channel::OneExchange)
     }
 
     /// Answers one request of a stream. `status` counts if the answer turns out to be the whole response.
@@ -369,6 +410,9 @@ impl Front {
             message = excuse(&message);
         }
         let Some(session) = self.sessions.get_mut(&id.session) else { return };
+        if matches!(session.channel, Channel::Sse(_) | Channel::Stdio) {
+            return self.say(core, id.session, &message);
+        }
         let Some(stream) = session.streams.get_mut(&id.number) else { return };
         stream.waiting = stream.waiting.saturating_sub(1);
         let last = stream.waiting == 0;
@@ -403,6 +447,9 @@ impl Front {
     /// Sends a client something that is not an answer: on the stream of one of its requests, or on the standalone one.
     pub(crate) fn push(&mut self, core: &mut Core, id: StreamId, message: &[u8]) {
         let Some(session) = self.sessions.get_mut(&id.session) else { return };
+        if matches!(session.channel, Channel::Sse(_) | Channel::Stdio) {
+            return self.say(core, id.session, message);
+        }
         if id.number == STANDALONE {
             session.streams.entry(STANDALONE).or_default();
         }
@@ -432,8 +479,26 @@ impl Front {
 
     /// Whether the client still waits on this stream.
     pub(crate) fn is_attached(&self, id: StreamId) -> bool {
-        let stream = self.sessions.get(&id.session).and_then(|s| s.streams.get(&id.number));
-        stream.is_some_and(|s| !s.attached.is_empty())
+        let Some(session) = self.sessions.get(&id.session) else { return false };
+        match session.channel {
+            Channel::Sse(_) | Channel::Stdio => true,
+            _ => session.streams.get(&id.number).is_some_and(|s| !s.attached.is_empty()),
+        }
+    }
+
+    /// Whether the session goes on after an `initialize` that failed: its client may try again.
+    pub(crate) fn survives_refusal(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|s| matches!(s.channel, Channel::Sse(_) | Channel::Stdio))
+    }
+
+    /// Sends a message to a client that hears everything on one channel.
+    fn say(&mut self, core: &mut Core, id: SessionId, message: &[u8]) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        match session.channel {
+            Channel::Sse(exchange) => self.say_event(core, id, exchange, message),
+            Channel::Stdio => self.say_line(core, message),
+            Channel::Streams | Channel::OneExchange => {}
+        }
     }
 
     /// Turns an exchange that waits for its answer into an event stream, with what was gathered of a batch.
@@ -457,10 +522,12 @@ impl Front {
         // Neither caches nor buffering proxies may hold an event back.
         headers.push("cache-control", "no-cache, no-transform");
         headers.push("x-accel-buffering", "no");
+        http::add_cors(&core.config.access, exchange.origin.as_deref(), &mut headers);
         let number = exchange.stream;
         let session = exchange.session.and_then(|s| self.sessions.get_mut(&s));
         let name = session.as_ref().and_then(|s| s.name.clone());
         if let (true, Some(name)) = (exchange.hello, &name) {
+            // Only Streamable HTTP asks for `initialize` in a POST that is answered.
             headers.push("mcp-session-id", name.clone());
         }
         core.act(Action::Respond(id, HttpResponse { status: 200, headers, body: Body::Stream }));
@@ -499,18 +566,18 @@ impl Front {
             }
             return;
         };
-        stream.sent = stream.last_event;
         let Some(exchange) = self.exchanges.get_mut(&exchange) else { return };
         if exchange.outbox.is_closing() {
             return;
         }
-        exchange.outbox.push(core, frame);
-        let slow = exchange.outbox.backlog() > max;
-        if slow && !session.dedicated {
+        if exchange.outbox.backlog() > max && !session.dedicated {
             warn!("session#{}: its client reads too slowly; its stream is closed", id.session.0);
             exchange.outbox.close(core);
             stream.attached.pop();
+            return;
         }
+        stream.sent = stream.last_event;
+        exchange.outbox.push(core, frame);
     }
 
     /// Answers with the error that a refusal is.
@@ -521,19 +588,19 @@ impl Front {
         if let Some(methods) = refusal.allow {
             headers.push("allow", methods);
         }
-        if refusal.status == 503 {
-            headers.push("retry-after", "1");
+        match refusal.status {
+            401 => headers.push("www-authenticate", "Bearer"),
+            503 => headers.push("retry-after", "1"),
+            _ => {}
         }
         let body = rpc::error(request, refusal.code, &refusal.text);
         self.respond(core, id, refusal.status, headers, Body::Full(body));
     }
 
     /// Answers 503 because the proxy is stopping.
-    pub(crate) fn refuse_stopping(&mut self, core: &mut Core, id: ExchangeId) {
-        let outbox = Outbox::new(Pipe::Response(id));
-        let phase = Phase::Pending;
-        self.exchanges.insert(id, Exchange { session: None, stream: 0, phase, outbox, unsent: 0, hello: false });
-        let refusal = Refusal { status: 503, code: code::REFUSED, text: "the proxy is stopping".into(), allow: None };
+    pub(crate) fn refuse_stopping(&mut self, core: &mut Core, id: ExchangeId, request: &HttpRequest) {
+        self.exchanges.insert(id, Exchange::new(id, request));
+        let refusal = Refusal::new(503, code::REFUSED, "the proxy is stopping");
         self.refuse(core, id, &refusal, None);
     }
 
@@ -559,6 +626,9 @@ impl Front {
             if let Some(name) = session.and_then(|s| s.name.as_ref()).filter(|name| self.names.contains_key(*name)) {
                 headers.push("mcp-session-id", name.clone());
             }
+        }
+        if headers.get("access-control-allow-origin").is_none() {
+            http::add_cors(&core.config.access, exchange.origin.as_deref(), &mut headers);
         }
         core.timers.clear(Deadline::KeepAlive(id));
         core.act(Action::Respond(id, HttpResponse { status, headers, body }));
@@ -600,8 +670,10 @@ impl Front {
         if let Some(stream) = session.streams.get_mut(&exchange.stream) {
             stream.attached.retain(|one| *one != id);
         }
-        if session.name.is_none() && session.exchanges.is_empty() {
-            return Some(name);
+        match session.channel {
+            Channel::OneExchange if session.exchanges.is_empty() => return Some(name),
+            Channel::Sse(stream) if stream == id => return Some(name),
+            _ => {}
         }
         self.rest(core, name);
         None
@@ -609,7 +681,7 @@ impl Front {
 
     /// Starts the idle time of a session in which nothing happens.
     fn rest(&mut self, core: &mut Core, id: SessionId) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get(&id).filter(|s| s.channel == Channel::Streams) else { return };
         if session.exchanges.is_empty() && session.streams.values().all(|stream| stream.waiting == 0) {
             core.after(core.config.timeouts.session_idle, Deadline::SessionIdle(id));
         }
@@ -629,6 +701,9 @@ impl Front {
     /// Whether a session has more to read than it may.
     pub(crate) fn is_congested(&self, core: &Core, id: SessionId) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
+        if session.channel == Channel::Stdio {
+            return self.stdout_backlog() > core.config.limits.max_queue;
+        }
         let exchanges = session.exchanges.iter().filter_map(|e| self.exchanges.get(e));
         exchanges.map(|e| e.unsent + e.outbox.backlog()).sum::<usize>() > core.config.limits.max_queue
     }
@@ -672,6 +747,35 @@ impl Front {
 
 /// How soon a client that lost its stream should come back: soon, but not in a tight loop.
 const RETRY: &[u8] = b"retry: 1000\n";
+
+/// Reads the messages of a body. The second value says whether they came as a batch.
+fn read_messages<'r>(
+    core: &Core,
+    request: &'r HttpRequest,
+    request_id: &mut Option<String>,
+) -> Result<(Vec<Message<'r>>, bool), Refusal> {
+    let malformed = |m: rpc::Malformed| Refusal::new(400, m.code, m.text);
+    if rpc::is_batch(&request.body) {
+        let parts = rpc::parse_batch(&request.body).map_err(malformed)?;
+        if parts.len() > core.config.limits.max_batch {
+            return refuse(400, code::INVALID_REQUEST, "the batch has too many messages");
+        }
+        let messages = parts.into_iter().map(rpc::parse_str).collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+        return Ok((messages, true));
+    }
+    match rpc::parse(&request.body) {
+        Ok(message) => {
+            if let Kind::Request { id, .. } = &message.kind {
+                *request_id = Some(id.0.to_owned());
+            }
+            Ok((vec![message], false))
+        }
+        Err(e) => {
+            request_id.clone_from(&e.id);
+            Err(malformed(e))
+        }
+    }
+}
 
 const NO_BATCHES: &str = "batches exist in revision 2025-03-26 only; send one message";
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::http::Env;
 use crate::io::ExchangeId;
 
 /// The stream that GET opens.
@@ -13,8 +14,9 @@ pub(crate) const STANDALONE: u32 = 0;
 
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// What the client calls it; `None` if it lives only as long as its one exchange.
+    /// What the client calls it; `None` if it has no need to.
     pub(crate) name: Option<String>,
+    pub(crate) channel: Channel,
     pub(crate) server: usize,
     /// What was negotiated; `None` until then.
     pub(crate) revision: Option<String>,
@@ -24,6 +26,21 @@ pub(crate) struct Session {
     pub(crate) replay: Replay,
     /// The one process behind it is its own: if it reads slowly, that process waits.
     pub(crate) dedicated: bool,
+    /// What its client adds to the environment of the server.
+    pub(crate) env: Env,
+}
+
+/// How a session's messages reach its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// By the streams of Streamable HTTP.
+    Streams,
+    /// By the streams of Streamable HTTP, but it lives only as long as its one exchange.
+    OneExchange,
+    /// All by one event stream: HTTP+SSE (2024-11-05). It lives as long as that.
+    Sse(ExchangeId),
+    /// All by our stdout.
+    Stdio,
 }
 
 #[derive(Debug, Default)]

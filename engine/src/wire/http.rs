@@ -502,13 +502,13 @@ fn names_other_version(head: &[u8]) -> bool {
 }
 
 /// A byte of a field name or a method (RFC 9110, section 5.6.2).
-const fn is_token(b: u8) -> bool {
+pub(super) const fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
 /// A byte of a field value.
-const fn is_text(b: u8) -> bool {
+pub(super) const fn is_text(b: u8) -> bool {
     (b >= b' ' && b != 0x7f) || b == b'\t'
 }
 
@@ -524,7 +524,7 @@ const fn hex(digit: u8) -> u8 {
 }
 
 /// The name in lower case; without a copy for those that come with nearly every request.
-fn field_name(name: &str) -> Cow<'static, str> {
+pub(super) fn field_name(name: &str) -> Cow<'static, str> {
     const COMMON: [&str; 24] = [
         "accept",
         "accept-encoding",
@@ -557,7 +557,7 @@ fn field_name(name: &str) -> Cow<'static, str> {
     }
 }
 
-fn latin1(value: &[u8]) -> String {
+pub(super) fn latin1(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) if value.is_ascii() => text.to_owned(),
         _ => value.iter().map(|&b| char::from(b)).collect(),
@@ -731,6 +731,20 @@ pub fn encode_chunk(data: Vec<u8>) -> Outgoing {
 pub fn http_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let ([year, month, day], [hour, minute, second]) = civil(seconds);
+    let (name, month) = (DAYS[(seconds / 86_400 % 7) as usize], MONTHS[month as usize - 1]);
+    format!("{name}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// The same in the form of ISO 8601: `1994-11-06T08:49:37+00:00`.
+#[must_use]
+pub fn iso_date(seconds: u64) -> String {
+    let ([year, month, day], [hour, minute, second]) = civil(seconds);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}+00:00")
+}
+
+/// Year, month (from 1) and day; hour, minute and second.
+fn civil(seconds: u64) -> ([u64; 3], [u64; 3]) {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Years that begin in March put the leap day last; 719,468 days lie between 0000-03-01 and 1970-01-01.
     let shifted = days + 719_468;
@@ -739,11 +753,8 @@ pub fn http_date(seconds: u64) -> String {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * march + 2) / 5 + 1;
-    let month = (march + 2) % 12;
     let year = era * 400 + year + u64::from(march >= 10);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let (name, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize]);
-    format!("{name}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+    ([year, (march + 2) % 12 + 1, day], [second / 3600, second / 60 % 60, second % 60])
 }
 
 fn push_field(head: &mut Vec<u8>, name: &str, value: &str) {

@@ -115,14 +115,14 @@ impl Rig for Real {
             Driver::Blocking => {
                 use mcp_proxy_runtime_blocking::Proxy;
                 let (proxy, stopper) = Proxy::new(config, listener).unwrap();
-                let addr = proxy.addr();
+                let addr = proxy.addr().unwrap();
                 thread::spawn(move || ended.send(proxy.run()));
                 (addr, Box::new(move || stopper.stop()))
             }
             Driver::Smol => {
                 use mcp_proxy_runtime_smol::Proxy;
                 let (proxy, stopper) = Proxy::new(config, listener).unwrap();
-                let addr = proxy.addr();
+                let addr = proxy.addr().unwrap();
                 thread::spawn(move || ended.send(smol::block_on(proxy.run())));
                 (addr, Box::new(move || stopper.stop()))
             }

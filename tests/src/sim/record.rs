@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use mcp_proxy_engine::{
-    Action, Body, ChildId, Config, Engine, Event, ExchangeId, Exit, Headers, HttpRequest, Instant, Output, Pipe,
+    Action, Body, ChildId, Config, Engine, Event, ExchangeId, Exit, FetchError, FetchId, Headers, HttpRequest,
+    HttpResponse, Instant, Output, Pipe,
 };
 
 /// An event that owns what it says.
@@ -25,6 +26,10 @@ pub enum Owned {
     SpawnFailed(ChildId, ErrorKind),
     /// [`Event::Exited`]
     Exited(ChildId, Exit),
+    /// [`Event::Fetched`]
+    Fetched(FetchId, HttpResponse),
+    /// [`Event::FetchFailed`]
+    FetchFailed(FetchId, FetchError),
     /// [`Event::Shutdown`]
     Shutdown,
     /// Nothing happened but that time went by.
@@ -41,6 +46,8 @@ impl Owned {
             Owned::Spawned(child) => Event::Spawned(*child),
             Owned::SpawnFailed(child, kind) => Event::SpawnFailed(*child, *kind),
             Owned::Exited(child, exit) => Event::Exited(*child, *exit),
+            Owned::Fetched(id, response) => Event::Fetched(*id, response.clone()),
+            Owned::FetchFailed(id, error) => Event::FetchFailed(*id, error.clone()),
             Owned::Shutdown => Event::Shutdown,
             Owned::Time => return,
         };

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mcp_proxy_engine::wire::rpc;
 use mcp_proxy_engine::{
-    Body, ChildId, Command, Config, ExchangeId, Exit, Headers, HttpRequest, HttpResponse, Instant, Pipe, Server, Signal,
+    Body, ChildId, Command, Config, Credentials, ExchangeId, Exit, FetchError, FetchErrorKind, FetchId, FrontKind, Headers,
+    HttpRequest, HttpResponse, Instant, Origin, Pipe, Remote, RemoteTransport, Secret, Server, Signal,
 };
 
 use super::world::{SseEvent, World};
@@ -376,6 +377,90 @@ impl World {
         self.settle();
     }
 
+    // ---- remote servers and our own stdin ----
+
+    /// The next request of the engine that the story has not seen.
+    pub fn expect_fetch(&mut self, method: &str) -> FetchId {
+        self.settle();
+        let found = self.fetches.iter().find(|(_, fetch)| !fetch.taken).map(|(id, _)| *id);
+        let id = found.unwrap_or_else(|| panic!("no {method} was sent"));
+        let fetch = self.fetches.get_mut(&id).unwrap();
+        fetch.taken = true;
+        assert_eq!(fetch.request.method, method, "{:?}", fetch.request);
+        id
+    }
+
+    /// Nothing was sent that the story has not seen.
+    pub fn expect_no_fetch(&mut self) {
+        self.settle();
+        let found = self.fetches.values().find(|fetch| !fetch.taken);
+        assert!(found.is_none(), "{:?}", found.map(|fetch| &fetch.request));
+    }
+
+    /// The message in a request of the engine.
+    #[must_use]
+    pub fn posted(&self, id: FetchId) -> Line {
+        Line(String::from_utf8(self.fetches[&id].request.body.clone()).expect("messages are UTF-8"))
+    }
+
+    /// A field of a request of the engine.
+    #[must_use]
+    pub fn field(&self, id: FetchId, name: &str) -> Option<&str> {
+        self.fetches[&id].request.headers.get(name)
+    }
+
+    /// A remote server answers with a whole body.
+    pub fn remote_answers(&mut self, id: FetchId, head: HttpResponse, body: &str) {
+        self.remote_streams(id, head, body);
+        if let Some(fetch) = self.fetches.get_mut(&id) {
+            fetch.body.eof = true;
+        }
+        self.settle();
+        if !self.fetches[&id].over && self.fetches[&id].body.dropped {
+            self.fetch_ends(id, None);
+        }
+    }
+
+    /// A remote server begins to answer, and says this.
+    pub fn remote_streams(&mut self, id: FetchId, head: HttpResponse, body: &str) {
+        self.fetched(id, head);
+        self.remote_says(id, body);
+    }
+
+    /// A remote server goes on.
+    pub fn remote_says(&mut self, id: FetchId, body: &str) {
+        if !self.fetches[&id].body.dropped {
+            self.out_mut(Pipe::Fetched(id)).buffer.extend_from_slice(body.as_bytes());
+        }
+        self.settle();
+    }
+
+    /// A remote server ends a body.
+    pub fn remote_ends(&mut self, id: FetchId) {
+        self.out_mut(Pipe::Fetched(id)).eof = true;
+        self.settle();
+    }
+
+    /// There is no response.
+    pub fn remote_is_away(&mut self, id: FetchId) {
+        let error = FetchError { kind: FetchErrorKind::Connect, text: "connection refused by 127.0.0.1:9".into() };
+        self.fetch_fails(id, error);
+        self.settle();
+    }
+
+    /// The client on our stdin writes a line.
+    pub fn stdin_says(&mut self, line: &str) {
+        self.stdin.buffer.extend_from_slice(line.as_bytes());
+        self.stdin.buffer.push(b'\n');
+        self.settle();
+    }
+
+    /// The next line on our stdout.
+    pub fn expect_stdout(&mut self) -> String {
+        self.settle();
+        self.stdout_lines.pop_front().expect("a line on stdout")
+    }
+
     // ---- time and the end ----
 
     /// Time goes by.
@@ -399,15 +484,23 @@ impl World {
                 self.spawned(id);
                 continue;
             }
+            if self.stdout.is_some() {
+                self.wrote(Pipe::Stdout);
+                continue;
+            }
             let pipes = self.children.keys().flat_map(|id| [Pipe::ChildStdout(*id), Pipe::ChildStderr(*id)]);
-            let mut pipes: Vec<_> = pipes.collect();
+            let bodies = self.fetches.iter().filter(|(_, f)| f.head && !f.over).map(|(id, _)| Pipe::Fetched(*id));
+            let mut pipes: Vec<_> = pipes.chain(bodies).chain([Pipe::Stdin]).collect();
             pipes.retain(|pipe| {
                 let out = self.out_mut(*pipe);
                 out.permitted && (out.eof || !out.buffer.is_empty())
             });
             let Some(&pipe) = pipes.first() else { return };
             if self.out_mut(pipe).buffer.is_empty() {
-                self.pipe_ends(pipe, None);
+                match pipe {
+                    Pipe::Fetched(id) => self.fetch_ends(id, None),
+                    pipe => self.pipe_ends(pipe, None),
+                }
             } else {
                 self.data(pipe, usize::MAX);
             }
@@ -472,6 +565,8 @@ impl World {
         }
         let open = self.exchanges.iter().find(|(_, e)| !e.over);
         assert!(open.is_none(), "an exchange is left: {:?}", open.map(|(id, _)| id));
+        let open = self.fetches.iter().find(|(_, f)| !f.over);
+        assert!(open.is_none(), "a fetch is left: {:?}", open.map(|(id, _)| id));
         let alive = self.children.iter().find(|(_, c)| !c.gone);
         assert!(alive.is_none(), "a child is left: {:?}", alive.map(|(id, _)| id));
     }
@@ -487,6 +582,18 @@ impl World {
                 return Some(Box::new(move |w| w.wrote(Pipe::Response(id))));
             }
         }
+        for (&id, fetch) in self.fetches.iter().filter(|(_, f)| !f.over) {
+            if fetch.body.dropped && fetch.head {
+                return Some(Box::new(move |w| w.fetch_ends(id, None)));
+            }
+            if fetch.body.dropped {
+                let error = FetchError { kind: FetchErrorKind::Cancelled, text: "cancelled".into() };
+                return Some(Box::new(move |w| w.fetch_fails(id, error)));
+            }
+            if fetch.request.method == "DELETE" && !fetch.head {
+                return Some(Box::new(move |w| w.fetched(id, head(200, ""))));
+            }
+        }
         for (&id, child) in &self.children {
             if child.lives() && (child.stdin_dropped || child.signals.contains(&Signal::Kill)) {
                 return Some(Box::new(move |w| w.exit(id, Exit::Code(0))));
@@ -500,6 +607,43 @@ impl World {
         }
         None
     }
+}
+
+/// The head of a response of a remote server; `kind` is its content type.
+#[must_use]
+pub fn head(status: u16, kind: &str) -> HttpResponse {
+    let mut headers = Headers::new();
+    if !kind.is_empty() {
+        headers.push("content-type", kind.to_owned());
+    }
+    HttpResponse { status, headers, body: Body::Stream }
+}
+
+/// The same, with one more field.
+#[must_use]
+pub fn head_with(status: u16, kind: &str, name: &'static str, value: &str) -> HttpResponse {
+    let mut head = head(status, kind);
+    head.headers.push(name, value.to_owned());
+    head
+}
+
+/// The media types of answers.
+pub const JSON: &str = "application/json";
+/// The media types of answers.
+pub const EVENTS: &str = "text/event-stream";
+
+/// A configuration for one remote server.
+#[must_use]
+pub fn remote_config(url: &str, front: FrontKind) -> Config {
+    let mut config = config();
+    config.servers[0].origin = Origin::Remote(Remote {
+        url: Secret::new(url.into()),
+        transport: RemoteTransport::Detect,
+        headers: Headers::new(),
+        credentials: Credentials::None,
+    });
+    config.front = front;
+    config
 }
 
 /// An `initialize` request.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use mcp_proxy_engine::wire::sse;
 use mcp_proxy_engine::{
-    Action, Body, ChildId, Command, Config, Engine, ExchangeId, Exit, HttpRequest, HttpResponse, Instant, MAX_READ,
-    Output, Pipe, Signal, Stats,
+    Action, Body, ChildId, Command, Config, Engine, ExchangeId, Exit, FetchError, FetchId, FetchRequest, HttpRequest,
+    HttpResponse, Instant, MAX_READ, Output, Pipe, Signal, Stats,
 };
 
 use super::record::{self, Owned, Recording};
@@ -20,6 +20,8 @@ use super::record::{self, Owned, Recording};
 /// One event that a client read from a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseEvent {
+    /// Its type.
+    pub event: String,
     /// Its `id` field.
     pub id: Option<String>,
     /// Its data; `None` if it had none at all.
@@ -99,6 +101,20 @@ impl Child {
     }
 }
 
+/// One HTTP request of the engine, as the remote server sees it.
+pub struct Fetch {
+    /// What was asked for.
+    pub request: FetchRequest,
+    /// The head of the response was delivered.
+    pub head: bool,
+    /// The body.
+    pub body: Out,
+    /// Its terminal event was delivered.
+    pub over: bool,
+    /// A story has looked at the request.
+    pub taken: bool,
+}
+
 /// See the head of this file.
 pub struct World {
     engine: Engine,
@@ -114,6 +130,14 @@ pub struct World {
     pub exchanges: BTreeMap<ExchangeId, Exchange>,
     /// Every child there ever was.
     pub children: BTreeMap<ChildId, Child>,
+    /// Every request of the engine there ever was.
+    pub fetches: BTreeMap<FetchId, Fetch>,
+    /// Our stdin.
+    pub stdin: Out,
+    /// A write to our stdout that is not finished.
+    pub stdout: Option<Vec<u8>>,
+    /// Lines that were written to our stdout and not taken yet.
+    pub stdout_lines: VecDeque<String>,
     /// What happened, if it is recorded.
     pub recording: Option<Rc<RefCell<Recording>>>,
     /// Stories: a spawn succeeds at once.
@@ -147,6 +171,10 @@ impl World {
             done: false,
             exchanges: BTreeMap::new(),
             children: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            stdin: Out::default(),
+            stdout: None,
+            stdout_lines: VecDeque::new(),
             recording,
             auto_spawn: true,
             stopping: false,
@@ -237,6 +265,12 @@ impl World {
                 let bytes = exchange.writing.take().expect("a write is under way");
                 exchange.take_in(&bytes);
             }
+            Pipe::Stdout => {
+                let bytes = self.stdout.take().expect("a write is under way");
+                let text = String::from_utf8(bytes).expect("lines are UTF-8");
+                assert!(text.ends_with('\n'), "a write to stdout ends within a line");
+                self.stdout_lines.extend(text.lines().map(str::to_owned));
+            }
             _ => panic!("nobody writes {pipe:?}"),
         }
         self.event(Owned::Wrote(pipe));
@@ -259,9 +293,11 @@ impl World {
             child.stdin_ended = true;
         } else {
             let out = self.out_mut(pipe);
-            assert!(out.permitted);
+            assert!(out.permitted, "the end of {pipe:?} was not asked for");
             (out.permitted, out.ended) = (false, true);
             out.buffer.clear();
+            // Who talks to us by stdin ends us by ending it.
+            self.stopping |= pipe == Pipe::Stdin;
         }
         self.event(Owned::Closed(pipe, kind));
     }
@@ -293,6 +329,34 @@ impl World {
         exchange.over = true;
         exchange.writing = None;
         self.event(Owned::Closed(Pipe::Response(id), Some(ErrorKind::ConnectionReset)));
+    }
+
+    /// The head of a response comes.
+    pub fn fetched(&mut self, id: FetchId, response: HttpResponse) {
+        let fetch = self.fetch_mut(id);
+        assert!(!fetch.head && !fetch.over);
+        fetch.head = true;
+        self.event(Owned::Fetched(id, response));
+    }
+
+    /// There is no response.
+    pub fn fetch_fails(&mut self, id: FetchId, error: FetchError) {
+        let fetch = self.fetch_mut(id);
+        assert!(!fetch.head && !fetch.over);
+        fetch.over = true;
+        self.event(Owned::FetchFailed(id, error));
+    }
+
+    /// A response ends: the body is whole, or broken, or the engine closed it.
+    pub fn fetch_ends(&mut self, id: FetchId, kind: Option<ErrorKind>) {
+        let fetch = self.fetch_mut(id);
+        assert!(fetch.head && !fetch.over && (fetch.body.permitted || fetch.body.dropped));
+        (fetch.over, fetch.body.permitted) = (true, false);
+        self.event(Owned::Closed(Pipe::Fetched(id), kind));
+    }
+
+    fn fetch_mut(&mut self, id: FetchId) -> &mut Fetch {
+        self.fetches.get_mut(&id).unwrap_or_else(|| panic!("there never was a {id:?}"))
     }
 
     /// The operator wants an end.
@@ -336,6 +400,8 @@ impl World {
         match pipe {
             Pipe::ChildStdout(id) => &mut self.child_mut(id).stdout,
             Pipe::ChildStderr(id) => &mut self.child_mut(id).stderr,
+            Pipe::Fetched(id) => &mut self.fetch_mut(id).body,
+            Pipe::Stdin => &mut self.stdin,
             _ => panic!("nobody reads {pipe:?}"),
         }
     }
@@ -412,6 +478,12 @@ impl World {
                         assert!(self.child_mut(id).spawned, "the child does not run yet: {text}");
                         self.out_mut(pipe)
                     }
+                    Pipe::Fetched(id) => {
+                        let fetch = self.fetch_mut(id);
+                        assert!(fetch.head && !fetch.over, "there is no body to read: {text}");
+                        &mut fetch.body
+                    }
+                    Pipe::Stdin => &mut self.stdin,
                     _ => panic!("no such pipe is read: {text}"),
                 };
                 assert!(!out.permitted, "a read is permitted already: {text}");
@@ -464,6 +536,25 @@ impl World {
                 assert!(!exchange.closing, "it is closed already: {text}");
                 exchange.closing = true;
             }
+            Action::Fetch(id, request) => {
+                for (name, value) in request.headers.iter() {
+                    assert!(!["host", "content-length", "accept-encoding"].contains(&name), "that is the driver's: {text}");
+                    assert!(!value.contains(['\r', '\n']), "a field ends within its value: {text}");
+                }
+                let fetch = Fetch { request, head: false, body: Out::default(), over: false, taken: false };
+                assert!(self.fetches.insert(id, fetch).is_none(), "a name is used twice: {text}");
+            }
+            Action::Close(Pipe::Fetched(id)) => {
+                let fetch = self.fetch_mut(id);
+                assert!(!fetch.over, "the fetch is over: {text}");
+                assert!(!fetch.body.dropped, "it is closed already: {text}");
+                fetch.body.dropped = true;
+                fetch.body.permitted = false;
+            }
+            Action::Write(Pipe::Stdout, bytes) => {
+                assert!(self.stdout.is_none(), "a write is under way: {text}");
+                self.stdout = Some(bytes);
+            }
             Action::Respond(id, response) => {
                 let exchange = self.exchange_mut(id);
                 assert!(!exchange.over, "the exchange is over: {text}");
@@ -475,7 +566,7 @@ impl World {
                 }
                 exchange.response = Some(response);
             }
-            Action::Write(..) => panic!("no such pipe is written: {text}"),
+            Action::Write(..) | Action::Close(Pipe::Stdin | Pipe::Stdout) => panic!("no such pipe: {text}"),
         }
     }
 }
@@ -503,8 +594,8 @@ impl Exchange {
         while let Some(event) = self.decoder.next(&mut input) {
             let event = event.expect("there is no limit");
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("events are UTF-8");
-            assert_eq!(event.event, "message", "Streamable HTTP has no other events");
             self.events.push_back(SseEvent {
+                event: event.event.to_owned(),
                 id: event.id.map(str::to_owned),
                 data: event.data.map(text),
                 retry: event.retry,
