@@ -19,5 +19,7 @@ pub use choices::Choices;
 pub use random::{Failure, Summary, choose_config, record_seed, run_bytes, run_seed, try_run};
 pub use record::{Owned, Recording, Replay, http, show};
 pub use story::{
-    EVENTS, JSON, head, head_with, remote_config,Client, Line, START, call, call_with_token, config, hello, millis, result, secs, text};
+    Client, EVENTS, JSON, Line, START, call, call_with_token, config, head, head_with, hello, millis, remote_config,
+    result, secs, text,
+};
 pub use world::{Child, Exchange, Out, SseEvent, World};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mcp_proxy_engine::wire::rpc;
 use mcp_proxy_engine::{
-    Body, ChildId, Command, Config, Credentials, ExchangeId, Exit, FetchError, FetchErrorKind, FetchId, FrontKind, Headers,
-    HttpRequest, HttpResponse, Instant, Origin, Pipe, Remote, RemoteTransport, Secret, Server, Signal,
+    Body, ChildId, Command, Config, Credentials, ExchangeId, Exit, FetchError, FetchErrorKind, FetchId, FrontKind,
+    Headers, HttpRequest, HttpResponse, Instant, Origin, Pipe, Remote, RemoteTransport, Secret, Server, Signal,
 };
 
 use super::world::{SseEvent, World};

@@ -538,7 +538,10 @@ impl World {
             }
             Action::Fetch(id, request) => {
                 for (name, value) in request.headers.iter() {
-                    assert!(!["host", "content-length", "accept-encoding"].contains(&name), "that is the driver's: {text}");
+                    assert!(
+                        !["host", "content-length", "accept-encoding"].contains(&name),
+                        "that is the driver's: {text}"
+                    );
                     assert!(!value.contains(['\r', '\n']), "a field ends within its value: {text}");
                 }
                 let fetch = Fetch { request, head: false, body: Out::default(), over: false, taken: false };

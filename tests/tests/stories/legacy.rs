@@ -40,7 +40,9 @@ fn everything_comes_on_the_stream() {
     accepted(&mut w, &client, &call_with_token("1", "\"t\""));
     let line = w.expect_line(child);
     let note = |token: &str| {
-        format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        )
     };
     w.child_says(child, &note(&line.id()));
     w.answer(child, &line, "{}");
@@ -125,9 +127,14 @@ fn each_key_of_a_client_is_checked_everywhere() {
     let mut config = config();
     config.access.auth_tokens = vec![Secret::new("k".into())];
     let mut w = World::new(config);
-    for (method, target) in
-        [("GET", "/sse"), ("POST", "/messages/"), ("POST", "/mcp"), ("GET", "/status"), ("GET", "/healthz"), ("GET", "/nowhere")]
-    {
+    for (method, target) in [
+        ("GET", "/sse"),
+        ("POST", "/messages/"),
+        ("POST", "/mcp"),
+        ("GET", "/status"),
+        ("GET", "/healthz"),
+        ("GET", "/nowhere"),
+    ] {
         let exchange = w.send(Client { target: target.into(), ..Client::new() }.request(method, "{}"));
         let response = w.expect_respond(exchange);
         assert_eq!((response.status, response.headers.get("www-authenticate")), (401, Some("Bearer")), "{target}");
@@ -167,10 +174,16 @@ fn a_page_of_an_allowed_origin_may_read() {
     let page = Client::new().with("origin", "https://app.example").with("access-control-request-method", "POST");
     let asked = w.send(page.request("OPTIONS", ""));
     let response = w.expect_respond(asked);
-    assert_eq!((response.status, response.headers.get("access-control-allow-methods")), (204, Some("GET, POST, DELETE, HEAD")));
+    assert_eq!(
+        (response.status, response.headers.get("access-control-allow-methods")),
+        (204, Some("GET, POST, DELETE, HEAD"))
+    );
     let post = w.post(&page, &call("1"));
     let response = w.expect_respond(post);
-    assert_eq!((response.status, response.headers.get("access-control-allow-origin")), (400, Some("https://app.example")));
+    assert_eq!(
+        (response.status, response.headers.get("access-control-allow-origin")),
+        (400, Some("https://app.example"))
+    );
     let evil = Client::new().with("origin", "https://evil.example").with("access-control-request-method", "POST");
     let asked = w.send(evil.request("OPTIONS", ""));
     assert_eq!(w.expect_respond(asked).status, 403);

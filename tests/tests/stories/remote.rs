@@ -37,7 +37,10 @@ fn greet(w: &mut World) {
 fn listen(w: &mut World) -> FetchId {
     let post = w.expect_fetch("POST");
     assert_eq!(w.posted(post).method(), "notifications/initialized");
-    assert_eq!((w.field(post, "mcp-session-id"), w.field(post, "mcp-protocol-version")), (Some("s1"), Some("2025-11-25")));
+    assert_eq!(
+        (w.field(post, "mcp-session-id"), w.field(post, "mcp-protocol-version")),
+        (Some("s1"), Some("2025-11-25"))
+    );
     w.remote_answers(post, head(202, ""), "");
     let get = w.expect_fetch("GET");
     assert_eq!((w.field(get, "accept"), w.field(get, "mcp-session-id")), (Some(EVENTS), Some("s1")));
