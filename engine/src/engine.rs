@@ -235,7 +235,17 @@ impl Engine {
             // Without a session there is nobody it could be about: no call to cancel, no question to answer.
             return;
         }
-        if self.router.link_of(stream.session).is_none() {
+        let link = self.router.link_of(stream.session);
+        if let Kind::Request { id, method, .. } = &message.kind
+            && method == "ping"
+            && !self.front.is_ephemeral(stream.session)
+            && !link.is_some_and(|link| self.back.is_ready(link))
+        {
+            // It may come before and during the handshake (specification, basic/lifecycle), and asks about us then.
+            let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.0).into_bytes();
+            return self.front.reply(&mut self.core, stream, 200, answer);
+        }
+        if link.is_none() {
             if !self.front.is_ephemeral(stream.session) {
                 // HTTP+SSE and stdio let a client speak before it has introduced itself; servers need not bear that.
                 if let Kind::Request { id, .. } = &message.kind {
@@ -556,6 +566,8 @@ impl Engine {
 
     /// What a server said, on a line or in an event. `about` is the call on whose stream it came.
     fn server_says(&mut self, link: LinkId, line: &[u8], about: Option<u64>) {
+        // Some runtimes put a byte order mark before the first thing they write.
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         if rpc::is_batch(line) {
             // Revision 2025-03-26 lets a server write several messages in one line.
             match rpc::parse_batch(line) {
@@ -563,7 +575,11 @@ impl Engine {
                 Err(malformed) => self.server_message(link, Err(malformed), about),
             }
         } else {
-            self.server_message(link, rpc::parse(line), about);
+            let message = rpc::parse(line).map_err(|malformed| {
+                let id = malformed.id.clone().or_else(|| rpc::guess_id(line));
+                rpc::Malformed { id, ..malformed }
+            });
+            self.server_message(link, message, about);
         }
     }
 

@@ -57,10 +57,20 @@ struct Call {
     client: Option<Waiting>,
     /// Whose call it was, once nobody waits.
     ghost: Option<SessionId>,
+    /// The task it began, if it did: its progress goes on (specification 2025-11-25, basic/utilities/progress).
+    task: Option<Task>,
     /// The client's progress token, raw.
     token: Option<String>,
     cancelled: bool,
     effect: Effect,
+}
+
+/// A task that a call began.
+#[derive(Debug)]
+struct Task {
+    session: SessionId,
+    /// Its `taskId`, raw.
+    id: String,
 }
 
 #[derive(Debug)]
@@ -256,7 +266,7 @@ impl Router {
         let line = rpc::line(rpc::splice(raw, &mut edits));
         let client = Some(Waiting { stream, id: id.0.to_owned() });
         let token = token.map(|token| token.get().to_owned());
-        self.open_call(core, call, Call { link, client, ghost: None, token, cancelled: false, effect });
+        self.open_call(core, call, Call { link, client, ghost: None, task: None, token, cancelled: false, effect });
         Step::Send { link, line, call: Some(call) }
     }
 
@@ -366,24 +376,43 @@ impl Router {
     ) -> Step {
         let about = about.map(CallId).filter(|call| self.calls.get(call).is_some_and(|call| call.link == link));
         match &message.kind {
-            Kind::Response { id, outcome } => self.server_answers(core, link, message.raw, *id, outcome.is_ok()),
+            Kind::Response { id, outcome } => self.server_answers(core, link, message.raw, *id, outcome.ok()),
             Kind::Request { id, method, params } => self.ask(core, link, message.raw, *id, method, *params, about),
             Kind::Notification { method, params } => self.server_notifies(core, link, message, method, *params, about),
         }
     }
 
-    fn server_answers(&mut self, core: &mut Core, link: LinkId, raw: &str, id: Option<Id<'_>>, ok: bool) -> Step {
+    fn server_answers(
+        &mut self,
+        core: &mut Core,
+        link: LinkId,
+        raw: &str,
+        id: Option<Id<'_>>,
+        result: Option<&RawValue>,
+    ) -> Step {
         let Some(id) = id else {
             warn!("a server answered a message that it could not read");
             return Step::Ignore;
         };
-        let call = id.number().map(CallId).filter(|call| self.calls.get(call).is_some_and(|call| call.link == link));
-        let Some(call) = call.and_then(|call| self.close_call(core, call)) else {
+        let number = id.number().map(CallId).filter(|call| self.calls.get(call).is_some_and(|call| call.link == link));
+        let Some(call) = number.and_then(|call| self.close_call(core, call)) else {
             debug!("link#{}: a late or unknown answer was dropped", link.0);
             return Step::Ignore;
         };
         let Some(client) = call.client else { return Step::Ignore };
-        if ok && let Some(peer) = self.peers.get_mut(&client.stream.session) {
+        let session = client.stream.session;
+        let busy = self.groups.get(&link).map_or(0, |group| group.calls.len());
+        if let (Some(id), Some(number)) = (result.and_then(task_of), number)
+            && busy < core.config.limits.max_calls / 2
+        {
+            let task = Some(Task { session, id });
+            let token = call.token;
+            let rest = Call { link, client: None, ghost: None, task, token, cancelled: false, effect: Effect::None };
+            self.open_call(core, number, rest);
+        }
+        if result.is_some()
+            && let Some(peer) = self.peers.get_mut(&client.stream.session)
+        {
             match call.effect {
                 Effect::None => {}
                 Effect::Subscribe(uri) => drop(peer.subscriptions.insert(uri)),
@@ -462,7 +491,7 @@ impl Router {
                 let id = Id(token.get()).number().map(CallId);
                 let found = id.and_then(|id| Some((id, self.calls.get(&id)?)));
                 // Progress of a finished call is dropped: clients fail on it.
-                let Some((id, Call { client: Some(client), token: Some(theirs), cancelled, .. })) =
+                let Some((id, Call { client, task, token: Some(theirs), cancelled, .. })) =
                     found.filter(|(_, call)| call.link == link)
                 else {
                     return Step::Ignore;
@@ -471,7 +500,11 @@ impl Router {
                     core.after(core.config.timeouts.request, Deadline::Call(id));
                 }
                 let message = rpc::splice(message.raw, &mut [(token.get(), theirs)]);
-                Step::Push { stream: client.stream, message }
+                match (client, task) {
+                    (Some(client), _) => Step::Push { stream: client.stream, message },
+                    (None, Some(task)) => Step::PushTo { target: self.target(task.session), message, ask: None },
+                    (None, None) => Step::Ignore,
+                }
             }
             "notifications/cancelled" => {
                 let Ok(Some(wanted)) = rpc::member(params, "requestId") else { return Step::Ignore };
@@ -499,23 +532,43 @@ impl Router {
                 let alone = self.groups.get(&link).is_some_and(|group| group.sessions.len() == 1);
                 let wants = |session: &SessionId| {
                     // What changed may be a part of what was subscribed to (specification, server/resources).
-                    let subscribed = |peer: &Peer| peer.subscriptions.iter().any(|s| uri.starts_with(s.as_str()));
+                    let subscribed = |peer: &Peer| peer.subscriptions.iter().any(|whole| is_part(&uri, whole));
                     alone || self.peers.get(session).is_some_and(subscribed)
                 };
                 let sessions = self.sessions_of(link).filter(wants).map(|session| self.target(session)).collect();
                 Step::Broadcast { sessions, message: message.raw.as_bytes().to_vec() }
+            }
+            "notifications/tasks/status" if let Some((call, over)) = self.task_told(link, params) => {
+                let session = self.calls.get(&call).and_then(|call| call.task.as_ref()).map(|task| task.session);
+                if over {
+                    self.close_call(core, call);
+                }
+                let Some(session) = session else { return Step::Ignore };
+                Step::PushTo { target: self.target(session), message: message.raw.as_bytes().to_vec(), ask: None }
             }
             _ => {
                 let Some(target) = self.concerned(link, about) else {
                     debug!("link#{}: {method} was dropped: it does not say which client it is for", link.0);
                     return Step::Ignore;
                 };
-                if method == "notifications/message" && !self.is_loud_enough(link, target.session, params) {
+                if method == "notifications/message" && !self.is_loud_enough(target.session, params) {
                     return Step::Ignore;
                 }
                 Step::PushTo { target, message: message.raw.as_bytes().to_vec(), ask: None }
             }
         }
+    }
+
+    /// The call that began the task a status is about, and whether that task is over.
+    fn task_told(&self, link: LinkId, params: Option<&RawValue>) -> Option<(CallId, bool)> {
+        let id = rpc::member(params, "taskId").ok()??;
+        let status = rpc::member(params, "status").ok()?.and_then(rpc::string).unwrap_or_default();
+        let mut calls = self.groups.get(&link)?.calls.iter();
+        let mine = |call: &&CallId| {
+            let task = self.calls.get(call).and_then(|call| call.task.as_ref());
+            task.is_some_and(|task| same_id(&task.id, id.get()))
+        };
+        calls.find(mine).map(|call| (*call, matches!(&*status, "completed" | "failed" | "cancelled")))
     }
 
     /// The session that something without a name concerns: that of the call on whose stream it came, else the only one
@@ -548,10 +601,9 @@ impl Router {
         Target { session, sole, newest }
     }
 
-    /// Whether a log message is severe enough for a session that shares its server.
-    fn is_loud_enough(&self, link: LinkId, session: SessionId, params: Option<&RawValue>) -> bool {
-        let shared = self.groups.get(&link).is_some_and(|group| group.sessions.len() > 1);
-        let Some(least) = self.peers.get(&session).and_then(|peer| peer.level).filter(|_| shared) else { return true };
+    /// Whether a log message is severe enough for a session. The server only knows what it was told last, by whomever.
+    fn is_loud_enough(&self, session: SessionId, params: Option<&RawValue>) -> bool {
+        let Some(least) = self.peers.get(&session).and_then(|peer| peer.level) else { return true };
         let level = rpc::member(params, "level").ok().flatten().and_then(rpc::string);
         let index = level.and_then(|level| LEVELS.iter().position(|l| *l == level));
         index.is_none_or(|index| index >= least)
@@ -660,7 +712,7 @@ impl Router {
         self.open_call(
             core,
             id,
-            Call { link, client: None, ghost: None, token: None, cancelled: false, effect: Effect::None },
+            Call { link, client: None, ghost: None, task: None, token: None, cancelled: false, effect: Effect::None },
         );
         format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{method}\",\"params\":{params}}}\n", id.0).into_bytes()
     }
@@ -670,6 +722,13 @@ impl Router {
         let peer = self.peers.remove(&session)?;
         let link = peer.link;
         let (mut open, mut lines) = (Vec::new(), Vec::new());
+        let tasks = self.groups.get(&link).into_iter().flat_map(|group| group.calls.iter().copied());
+        let tasks = tasks.filter(|call| {
+            self.calls.get(call).and_then(|call| call.task.as_ref()).is_some_and(|task| task.session == session)
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            self.close_call(core, task);
+        }
         let calls = peer.calls.iter().map(|call| call.0).collect();
         for id in peer.calls {
             if let Some(client) = self.leave_call(core, id) {
@@ -690,6 +749,11 @@ impl Router {
                 lines.push(rpc::line(rpc::error(Some(&ask.id), code::INTERNAL, "the client is gone")));
             }
         }
+        if let Some(least) = self.least_level(link).filter(|least| peer.level.is_some_and(|level| level < *least)) {
+            // The most curious one has left.
+            let params = format!(r#"{{"level":"{}"}}"#, LEVELS[least]);
+            lines.push(self.own_call(core, link, "logging/setLevel", &params));
+        }
         for uri in peer.subscriptions {
             if !self.is_subscribed_elsewhere(link, session, &uri) {
                 lines.push(self.own_call(core, link, "resources/unsubscribe", &subscription(&uri)));
@@ -705,12 +769,25 @@ impl Router {
     }
 }
 
+/// Whether a URI is another one, or a part of it.
+fn is_part(uri: &str, whole: &str) -> bool {
+    uri.strip_prefix(whole)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']) || whole.ends_with(['/', '?', '#']))
+}
+
 /// Whether two raw ids are the same: byte for byte, or as strings.
 fn same_id(one: &str, other: &str) -> bool {
     one == other
         || (one.starts_with('"')
             && other.starts_with('"')
             && serde_json::from_str::<String>(one).ok() == serde_json::from_str::<String>(other).ok())
+}
+
+/// The raw `taskId` of a result that begins a task (specification 2025-11-25, basic/utilities/tasks).
+fn task_of(result: &RawValue) -> Option<String> {
+    memchr::memmem::find(result.get().as_bytes(), b"\"taskId\"")?;
+    let task = rpc::member(Some(result), "task").ok()??;
+    rpc::member(Some(task), "taskId").ok()?.map(|id| id.get().to_owned())
 }
 
 /// The parameters of a subscription.

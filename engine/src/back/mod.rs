@@ -329,6 +329,11 @@ impl Back {
         self.shake(core, id);
     }
 
+    /// Whether the handshake is done.
+    pub(crate) fn is_ready(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| matches!(link.state, State::Ready(_)))
+    }
+
     /// The server's answer to `initialize`.
     pub(crate) fn answer(&self, id: LinkId) -> Option<&str> {
         self.links.get(&id)?.hello.as_ref()?.answer.as_deref()
@@ -560,8 +565,11 @@ impl Back {
         let name = &core.config.servers[link.server].name;
         let Ok(result) = outcome else {
             warn!("[{name}] refused initialize");
-            let server = link.server;
-            self.crashed(core, server);
+            if link.hello.as_ref().is_some_and(|hello| hello.answer.is_some()) {
+                // It took the very same words before: it does not come up again. A first refusal is no failure of its.
+                let server = link.server;
+                self.crashed(core, server);
+            }
             let refusal = Some(message.raw.as_bytes().to_vec());
             return self.fail(core, id, "it refused initialize".into(), refusal);
         };

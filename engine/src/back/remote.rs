@@ -415,9 +415,16 @@ impl Remotes {
                         let unsent = conversation.waiting.drain(..).collect();
                         let why = "the remote server does not know the session any more".into();
                         said.push((owner, Said::Down { why, unsent }));
-                    } else if number == STANDALONE && matches!(status, 400..=499) {
-                        debug!("the remote server offers no stream of its own ({status})");
-                        conversation.streams.remove(&STANDALONE);
+                    } else if matches!(status, 400..=499) && !matches!(status, 408 | 429) {
+                        // It would say the same the next time.
+                        conversation.streams.remove(&number);
+                        if number == STANDALONE {
+                            debug!("the remote server offers no stream of its own ({status})");
+                        } else {
+                            let text =
+                                format!("the stream of the answer broke, and to take it up again failed: {}", text());
+                            said.push((owner, Said::Failed { number, text }));
+                        }
                     }
                     Body::Skipped
                 }
@@ -519,11 +526,11 @@ impl Remotes {
         fetch.reading = false;
         let Some(owner) = fetch.owner else { return Vec::new() };
         let Some(conversation) = self.table.get_mut(&owner) else { return Vec::new() };
+        let max = core.config.limits.max_message;
         let (mut said, mut shut) = (Vec::new(), false);
         match &mut fetch.body {
             Body::Json(body) => {
                 body.extend_from_slice(bytes);
-                let max = core.config.limits.max_message;
                 if body.len() > max {
                     let text = format!("the remote server's answer is larger than {max} bytes (--max-message-size)");
                     fetch.close(core, id);
@@ -545,6 +552,12 @@ impl Remotes {
                 while let Some(event) = decoder.next(&mut bytes) {
                     let Ok(event) = event else {
                         warn!("the remote server sent an event that is too long; its stream is closed");
+                        if let Some(number) = number.filter(|number| *number != STANDALONE) {
+                            conversation.streams.remove(&number);
+                            let text =
+                                format!("the remote server's answer is larger than {max} bytes (--max-message-size)");
+                            said.push((owner, Said::Failed { number, text }));
+                        }
                         shut = true;
                         break;
                     };
@@ -668,7 +681,15 @@ impl Remotes {
                     let text = "the remote server broke off its answer".into();
                     vec![(owner, Said::Failed { number, text })]
                 }
-                about => vec![(owner, Said::Message { bytes: body, about })],
+                about => {
+                    let missing = about.filter(|number| !answers(&body, *number));
+                    let mut said = vec![(owner, Said::Message { bytes: body, about })];
+                    said.extend(missing.map(|number| {
+                        let text = "the remote server sent something else than the answer to this request".into();
+                        (owner, Said::Failed { number, text })
+                    }));
+                    said
+                }
             },
             (Purpose::Post(post), Body::Error(status, text, body)) => {
                 self.post_refused(core, owner, post, status, text, &body)
@@ -719,7 +740,10 @@ impl Remotes {
             Some(words) => format!("{text}: {words}"),
             None => text,
         };
-        if status == 404 && conversation.session.is_some() {
+        // Some servers say 400 and explain it, where the specification asks for 404.
+        let forgotten =
+            status == 404 || (status == 400 && !post.hello && text.to_ascii_lowercase().contains("session"));
+        if forgotten && conversation.session.is_some() {
             // It was not processed: the next conversation sends it again. And nobody is there to hear DELETE.
             conversation.session = None;
             let mut unsent = vec![post];

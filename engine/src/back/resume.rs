@@ -15,7 +15,7 @@ pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such wait.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Times a stream of a request is taken up without a new event before the request fails.
-const RETRIES: u32 = 5;
+const RETRIES: u32 = 3;
 /// How long the first requests wait for the answer to the GET.
 pub(super) const LISTENING: Duration = Duration::from_secs(1);
 

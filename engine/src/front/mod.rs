@@ -296,7 +296,9 @@ impl Front {
             return refuse(400, code::REFUSED, "Mcp-Session-Id is missing; begin with initialize");
         };
         let known =
-            self.names.get(name).copied().filter(|id| self.sessions.get(id).is_some_and(|s| s.server == server));
+            self.names.get(name).copied().filter(|id| {
+                self.sessions.get(id).is_some_and(|s| s.server == server && s.channel == Channel::Streams)
+            });
         let Some(id) = known else {
             return refuse(404, code::NOT_FOUND_OR_TIMEOUT, "Session not found");
         };

@@ -140,9 +140,7 @@ pub fn parse_str(text: &str) -> Result<Message<'_>, Malformed> {
     let null_id = id.is_some_and(|id| id.get() == "null");
     let valid_id = id.map(RawValue::get).filter(|id| is_id(id)).map(Id);
     let invalid = |text| Err(fail(code::INVALID_REQUEST, text, valid_id));
-    if jsonrpc.is_none_or(|version| {
-        serde_json::from_str(version.get()).is_ok_and(|v: Cow<'_, str>| v != "2.0") || !version.get().starts_with('"')
-    }) {
+    if jsonrpc.and_then(string).as_deref() != Some("2.0") {
         return invalid("the member \"jsonrpc\" must be \"2.0\"");
     }
     if id.is_some() && valid_id.is_none() && !null_id {
@@ -243,6 +241,10 @@ pub fn members<'a, const N: usize>(
             Ok(self.0.iter().position(|name| name.as_bytes() == key))
         }
     }
+    if json.bytes().any(|byte| byte < b' ') {
+        // Names that are read as bytes are not checked for raw control characters, so that is done here, where there are any.
+        serde_json::from_str::<IgnoredAny>(json)?;
+    }
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let found = deserializer.deserialize_map(Members(names))?;
     deserializer.end()?;
@@ -280,7 +282,8 @@ pub fn progress_token(params: Option<&RawValue>) -> Result<Option<&RawValue>, Du
     if memchr::memmem::find(bytes, b"progressToken").is_none() && memchr::memmem::find(bytes, b"\\u").is_none() {
         return Ok(None);
     }
-    member(member(Some(params), "_meta")?, "progressToken")
+    // A token is a string or an integer (specification, basic/utilities/progress); anything else is none, and stays as it is.
+    Ok(member(member(Some(params), "_meta")?, "progressToken")?.filter(|token| is_id(token.get())))
 }
 
 /// Where `part`, a piece of `whole`, lies in it.
@@ -339,6 +342,14 @@ pub fn error(id: Option<&str>, code: i32, text: &str) -> Vec<u8> {
 
 fn is_id(raw: &str) -> bool {
     raw.starts_with('"') || raw.bytes().enumerate().all(|(n, b)| b.is_ascii_digit() || (n == 0 && b == b'-'))
+}
+
+/// The id of bytes that are no valid message, as far as one can be made out.
+#[must_use]
+pub fn guess_id(bytes: &[u8]) -> Option<String> {
+    let mut scanner = IdScanner::default();
+    scanner.feed(bytes);
+    scanner.id().map(str::to_owned)
 }
 
 /// Finds the id of a message that is too long to hold, from its parts as they pass by.
@@ -440,6 +451,7 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#, "-32600 "),
             (r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#, "-32600 7"),
             (r#"{"jsonrpc":2.0,"id":7,"method":"x"}"#, "-32600 7"),
+            (r#"{"jsonrpc":"\ud800","id":7,"method":"x"}"#, "-32600 7"),
             (r#"{"id":7,"method":"x"}"#, "-32600 7"),
             (r#"{"jsonrpc":"2.0","id":7,"method":5}"#, "-32600 7"),
             (r#"{"jsonrpc":"2.0","id":7}"#, "-32600 7"),
@@ -474,6 +486,8 @@ mod tests {
             (r#"{"progressToken":1}"#, Ok(None)),
             (r#"{"_meta":5,"x":"progressToken"}"#, Ok(None)),
             (r#"["progressToken"]"#, Ok(None)),
+            (r#"{"_meta":{"progressToken":null}}"#, Ok(None)),
+            (r#"{"_meta":{"progressToken":1.5}}"#, Ok(None)),
             (r#"{"_meta":{"progressToken":1},"_meta":{}}"#, Err(DuplicateMember)),
             (r#"{"_meta":{"progressToken":1,"progressToken":2}}"#, Err(DuplicateMember)),
         ] {

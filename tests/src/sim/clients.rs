@@ -222,6 +222,7 @@ impl Run<'_> {
             noted: 0,
             heard: 0,
             answered: false,
+            answered_at: None,
             received: false,
             excused: false,
             dead: false,
@@ -564,6 +565,9 @@ impl Run<'_> {
             assert!(call.own_answer, "{x:?}: the proxy made up an answer: {text}");
         } else {
             assert!(excused || call.excused, "{x:?}: the proxy failed a call for no reason: {text}");
+            let due = call.posted + self.w.config.timeouts.request;
+            let unread = text.contains("timed out") && call.answered_at.is_some_and(|at| at < due);
+            assert!(!unread, "{x:?}: the server answered in time, and was not read: {text}");
             call.dead = text.contains("the server failed: ") || text.contains("try again later");
         }
     }

@@ -70,6 +70,8 @@ pub(super) struct Call {
     pub(super) heard: usize,
     /// The server answered it.
     pub(super) answered: bool,
+    /// When it did, if nothing fails any more.
+    pub(super) answered_at: Option<Instant>,
     /// The client has its answer.
     pub(super) received: bool,
     /// The client did something for which the proxy may answer in the server's place.

@@ -261,6 +261,7 @@ impl Run<'_> {
         self.say(id, &text);
         if let Some(call) = pending.call {
             self.calls[call].answered = true;
+            self.calls[call].answered_at = self.calm.then_some(self.w.now);
             let noted = self.calls[call].noted;
             self.answers.push(Answer { template, call, noted });
         }

@@ -76,7 +76,10 @@ fn a_child_that_asks_for_ever_and_reads_nothing_fills_no_memory() {
     w.settle();
     // One read of 64 KiB may be answered beyond the limit.
     assert!(w.largest_write < 100_000, "{} bytes waited for a child that does not read", w.largest_write);
-    w.ignore_rest();
+    // Once it reads, it is heard again.
+    for n in 0..20_000 {
+        assert_eq!(*w.expect_line(child), result(&n.to_string(), "{}"));
+    }
     w.finish();
 }
 
@@ -117,6 +120,35 @@ fn a_slow_client_that_leaves_frees_its_server() {
     let deleted = w.delete(&client);
     assert_eq!(w.expect_respond(deleted).status, 200);
     w.exit(child, Exit::Code(0));
+    w.finish();
+}
+
+#[test]
+fn the_last_words_of_a_server_that_was_held_up_are_heard() {
+    let mut config = config();
+    config.limits.max_queue = 1000;
+    let mut w = World::new(config);
+    let (client, child) = w.connect("2025-06-18", r#"{"roots":{}}"#);
+    let stream = w.get(&client);
+    w.expect_stream(stream);
+    let exchange = w.post(&client, &call("1"));
+    let line = w.expect_line(child);
+    let other = w.post(&client, &call("2"));
+    w.expect_line(child);
+    for n in 0..10 {
+        w.child_says(child, &log(n));
+    }
+    assert!(!w.out_mut(Pipe::ChildStdout(child)).permitted);
+    w.answer(child, &line, r#""last words""#);
+    w.exit(child, Exit::Code(0));
+    assert_eq!(w.expect_json(exchange), result("1", r#""last words""#));
+    w.advance(millis(500));
+    assert!(w.expect_json(other).contains("exited with status 0"));
+    for n in 0..10 {
+        assert_eq!(w.expect_message(stream), log(n));
+    }
+    w.shake("2025-06-18");
+    w.ignore_rest();
     w.finish();
 }
 
