@@ -460,6 +460,8 @@ impl Engine {
                 return;
             }
         };
+        // Windows pipes may begin with a byte order mark.
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
@@ -474,7 +476,8 @@ impl Engine {
                 Ok(message) => self.client_says(0, stream, &message),
                 Err(malformed) => {
                     warn!("something that is no message was skipped on stdin: {malformed}");
-                    if let Some(id) = &malformed.id {
+                    if let Some(id) = malformed.id.clone().or_else(|| rpc::guess_id(line)) {
+                        let id = &id;
                         let error = rpc::error(Some(id), malformed.code, malformed.text);
                         self.front.reply(&mut self.core, stream, 400, error);
                     }

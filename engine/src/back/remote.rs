@@ -17,7 +17,7 @@ use log::{debug, info, warn};
 
 use super::auth::Auth;
 use super::reply::{answers, error_of, hint, message_of, status_text};
-use super::resume::{LISTENING, RETRY_FIRST, RETRY_MAX, STANDALONE, Stream};
+use super::resume::{LISTENING, RETRY_ASKED, RETRY_FIRST, STANDALONE, Stream};
 use super::url;
 use crate::config::{Origin, RemoteTransport};
 use crate::core::Core;
@@ -567,7 +567,7 @@ impl Remotes {
                             stream.last_id = Some(id.to_owned()).filter(|id| !id.is_empty());
                         }
                         if let Some(retry) = event.retry {
-                            stream.retry = Some(Duration::from_millis(retry).min(RETRY_MAX));
+                            stream.retry = Some(Duration::from_millis(retry).min(RETRY_ASKED));
                         }
                     }
                     let data = event.data.unwrap_or_default();

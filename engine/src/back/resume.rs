@@ -12,8 +12,10 @@ use crate::io::FetchId;
 pub(super) const STANDALONE: u64 = 0;
 /// First wait before a broken stream is taken up again, unless the server says otherwise.
 pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest such wait.
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Longest wait of our own.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Longest wait that a server may ask for.
+pub(super) const RETRY_ASKED: Duration = Duration::from_secs(600);
 /// Times a stream of a request is taken up without a new event before the request fails.
 const RETRIES: u32 = 3;
 /// How long the first requests wait for the answer to the GET.
@@ -55,7 +57,8 @@ impl Remotes {
             conversation.streams.remove(&number);
         } else if standalone || (stream.last_id.is_some() && stream.tries <= RETRIES) {
             let backoff = RETRY_FIRST.saturating_mul(1 << (stream.tries - 1).min(5)).min(RETRY_MAX);
-            let wait = stream.retry.filter(|_| stream.tries == 1).unwrap_or(backoff);
+            // The server's word is the least there is to wait (specification 2025-11-25, "Sending Messages", 6).
+            let wait = stream.retry.map_or(backoff, |retry| if stream.tries == 1 { retry } else { retry.max(backoff) });
             core.after(wait, Deadline::Stream(owner, number));
         } else {
             conversation.streams.remove(&number);

@@ -74,6 +74,8 @@ pub(super) struct Call {
     pub(super) answered_at: Option<Instant>,
     /// The client has its answer.
     pub(super) received: bool,
+    /// That answer is the proxy's own, so it may belong to another call of this exchange with the same id.
+    pub(super) by_proxy: bool,
     /// The client did something for which the proxy may answer in the server's place.
     pub(super) excused: bool,
     /// The client was told that it will not be carried out.
