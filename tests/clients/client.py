@@ -154,8 +154,14 @@ async def transport(link):
         status = pathlib.Path(tempfile.mktemp(dir=WORKDIR))
         wrapper = ["-c", '"$@"; echo $? >"$0"', str(status), *json.loads(TARGET)]
         server = StdioServerParameters(command="sh", args=wrapper, env=dict(os.environ))
-        async with stdio_client(server) as (read, write):
-            yield read, write
+        try:
+            async with stdio_client(server) as (read, write):
+                yield read, write
+        except* anyio.BrokenResourceError:
+            # The SDK trips over messages that arrive while it closes, and then does not wait for the end.
+            with anyio.move_on_after(2):
+                while not status.exists() or not status.read_text():
+                    await anyio.sleep(0.01)
         equal(status.read_text() if status.exists() else "none in time", "0\n")
 
 
@@ -653,12 +659,12 @@ async def terminate():
 
 
 @check("filesystem")
-async def ten_megabyte_result():
+async def big_result():
     path = pathlib.Path(WORKDIR, "big.txt")
     want = path.read_text("utf-8")
     async with connect() as link:
         got = await link.text("read_text_file", {"path": str(path)})
-        # Not equal(): nobody wants to read 10 MB of difference.
+        # Not equal(): nobody wants to read megabytes of difference.
         equal((len(got), got == want), (len(want), True))
 
 

@@ -67,13 +67,17 @@ def command(server, work):
 
 
 class Report:
+    """What is printed and counted, by several threads."""
+
     def __init__(self, only):
         self.only, self.passed, self.failed = only, 0, 0
+        self.lock = threading.Lock()
 
     def line(self, line):
-        print(line, flush=True)
-        self.passed += line.startswith("ok ")
-        self.failed += line.startswith("FAIL ")
+        with self.lock:
+            print(line, flush=True)
+            self.passed += line.startswith("ok ")
+            self.failed += line.startswith("FAIL ")
 
     def check(self, name, reason):
         """Report a check of the runner itself; an empty reason is a pass."""
@@ -102,9 +106,9 @@ def install(lock, folder, action):
         stamp.write_text(wanted)
 
 
-def write_big_file(path):
-    """10 MB of lines that all differ, so that a lost or repeated piece shows."""
-    path.write_text("".join(f"{n:07d} the quick brown fox é\n" for n in range(335_000)), "utf-8")
+def write_big_file(path, megabytes):
+    """Lines that all differ, so that a lost or repeated piece shows."""
+    path.write_text("".join(f"{n:07d} the quick brown fox é\n" for n in range(megabytes * 33_500)), "utf-8")
 
 
 def free_port():
@@ -219,10 +223,14 @@ def path_to_server(args, row, work, report):
         if back.startswith("chain-"):
             what, _ = stack.enter_context(proxy(args, row, back.removeprefix("chain-"), what, work, report))
         yield json.dumps([args.proxy, "--runtime", args.runtime, *flags, what]), None
-        left = processes_with(what)
+        deadline = time.monotonic() + STOP_SECONDS
+        while (left := processes_with(what)) and time.monotonic() < deadline:
+            time.sleep(0.05)
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        report.check(f"proxy/{label(row)}/leaves-no-client-mode", f"still running: {left}" if left else "")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        late = f"still running {STOP_SECONDS} s after its client: {left}"
+        report.check(f"proxy/{label(row)}/leaves-no-client-mode", late if left else "")
 
 
 def processes_with(word):
@@ -234,14 +242,22 @@ def processes_with(word):
 def run_client(name, row, target, proxy_log, work, report):
     log = work / f"{name}-{label(row).replace('/', '-')}.log"
     front, _, _, _, checks, _ = row
-    failed_before, timed_out = report.failed, threading.Event()
+    argv = [*CLIENTS[name], label(row), checks, front, target, str(work), report.only]
+    # The proxy that a stdio client starts writes to the log of the client.
+    if not run_checks(f"{name}/{label(row)}", argv, log, report) and (said := tail(proxy_log or log)):
+        report.line(f"  proxy said: {said}")
+
+
+def run_checks(name, argv, log, report):
+    """Runs a program that prints a line for each check. False if something failed."""
+    good, timed_out = True, threading.Event()
     with log.open("w") as err:
-        process = subprocess.Popen([*CLIENTS[name], label(row), checks, front, target, str(work), report.only],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True)
     timer = threading.Timer(CLIENT_SECONDS, lambda: (timed_out.set(), process.kill()))
     timer.start()
     try:
         for line in process.stdout:
+            good &= not line.startswith("FAIL ")
             report.line(line.rstrip("\n"))
         code = process.wait()
     finally:
@@ -249,18 +265,35 @@ def run_client(name, row, target, proxy_log, work, report):
         process.kill()
         process.wait()
     if timed_out.is_set():
-        report.line(f"FAIL {name}/{label(row)} killed after {CLIENT_SECONDS} s")
-    elif code != 0 and report.failed == failed_before:
-        report.line(f"FAIL {name}/{label(row)} client ended with {code}: {tail(log)}")
-    # The proxy that a stdio client starts writes to the log of the client.
-    if report.failed > failed_before and (said := tail(proxy_log or log)):
-        print(f"  proxy said: {said}", flush=True)
+        report.line(f"FAIL {name} killed after {CLIENT_SECONDS} s")
+    elif code != 0 and good:
+        report.line(f"FAIL {name} ended with {code}: {tail(log)}")
+    return good and code == 0
+
+
+def run_row(args, row, work, report):
+    """Both clients at once: they are busy with waiting, and a server has many clients anyway."""
+    try:
+        with path_to_server(args, row, work, report) as (target, log):
+            clients = [threading.Thread(target=run_client, args=(name, row, target, log, work, report)) for name in CLIENTS]
+            for client in clients:
+                client.start()
+            for client in clients:
+                client.join()
+    except RuntimeError as error:
+        report.line(f"FAIL proxy/{label(row)} {error}")
+
+
+def run_faults(args, work, report):
+    """Client mode against remote servers that misbehave."""
+    argv = [PYTHON, str(HERE / "faults.py"), args.proxy, args.runtime, str(work), report.only]
+    run_checks("faults", argv, work / "faults.log", report)
 
 
 def selected(only):
     """The rows that may have a check with `only` in its name."""
     near = [row for row in MATRIX if only in label(row) or label(row) in only]
-    return near or MATRIX
+    return near or ([] if "faults".startswith(only.split("/")[0]) else MATRIX)
 
 
 def main():
@@ -279,14 +312,14 @@ def main():
     report = Report(args.only)
     with tempfile.TemporaryDirectory(prefix="mcp-clients-") as folder:
         work = pathlib.Path(folder).resolve()
-        write_big_file(work / "big.txt")
+        write_big_file(work / "big.txt", 10)
+        # The server says everything twice, and this SDK takes no line above 10 MiB from a stdio server.
+        write_big_file(work / "big-for-node-on-stdio.txt", 4)
+        faults = threading.Thread(target=run_faults, args=(args, work, report))
+        faults.start()
         for row in selected(args.only):
-            try:
-                with path_to_server(args, row, work, report) as (target, log):
-                    for name in CLIENTS:
-                        run_client(name, row, target, log, work, report)
-            except RuntimeError as error:
-                report.line(f"FAIL proxy/{label(row)} {error}")
+            run_row(args, row, work, report)
+        faults.join()
     if report.passed + report.failed == 0:
         report.line(f"FAIL no check has a name containing {args.only!r}")
     print(f"{report.passed} passed, {report.failed} failed")

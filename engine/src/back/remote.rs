@@ -228,7 +228,6 @@ impl Remotes {
             Mode::Sse(Some(endpoint)) => endpoint.clone(),
             _ => conversation.url.clone(),
         };
-        let sse = matches!(conversation.mode, Mode::Sse(_));
         let mut headers = Headers::new();
         headers.push("content-type", "application/json");
         headers.push("accept", "application/json, text/event-stream");
@@ -243,7 +242,6 @@ impl Remotes {
         let fetch = self.send(core, id, "POST", url, headers, post.line.clone(), Purpose::Post(post), hops);
         if let Some(conversation) = self.table.get_mut(&id)
             && barrier
-            && !sse
         {
             conversation.barrier = Some(fetch);
         }

@@ -548,14 +548,7 @@ impl Run<'_> {
             assert!(mine.contains(&answer.call), "{x:?}: an answer that belongs elsewhere: {text}");
             assert_eq!(text, answer.template.with(&self.calls[answer.call].id, ""), "{x:?}: an answer was changed");
             let (n, noted) = (answer.call, answer.noted);
-            if std::mem::take(&mut self.calls[n].by_proxy) {
-                // What the proxy answered itself must have been another call with this id, then.
-                let alike = |c: &usize| *c != n && self.calls[*c].id == id && !self.calls[*c].received;
-                let other = mine.iter().copied().find(alike);
-                let other = other.unwrap_or_else(|| panic!("{x:?}: an answer after an error: {text}"));
-                (self.calls[other].received, self.calls[other].by_proxy) = (true, true);
-                self.calls[n].received = false;
-            }
+            self.reconsider(x, n);
             let call = &mut self.calls[n];
             assert!(!call.received, "{x:?}: a second answer: {text}");
             call.received = true;
@@ -580,6 +573,18 @@ impl Run<'_> {
             assert!(!unread, "{x:?}: the server answered in time, and was not read: {text}");
             // With equal ids it might be another one that is dead.
             call.dead = mine.len() == 1 && (text.contains("the server failed: ") || text.contains("try again later"));
+        }
+    }
+
+    /// A call is not over, though the proxy seems to have answered it: that was another one with the same id, then.
+    fn reconsider(&mut self, x: ExchangeId, n: usize) {
+        if !self.calls[n].by_proxy {
+            return;
+        }
+        let alike = |c: &usize| *c != n && self.calls[*c].id == self.calls[n].id && !self.calls[*c].received;
+        if let Some(other) = self.calls_of(x).into_iter().find(alike) {
+            (self.calls[other].received, self.calls[other].by_proxy) = (true, true);
+            (self.calls[n].received, self.calls[n].by_proxy) = (false, false);
         }
     }
 
@@ -609,12 +614,17 @@ impl Run<'_> {
             assert_eq!(text, note.template.0, "{x:?}: a notification was changed");
             if let Some(call) = note.call {
                 let same = self.calls[call].session == errand.session;
-                assert!(same || self.calls[call].is_old(self.w.now), "{x:?}: word for another client: {text}");
+                assert!(
+                    same || self.calls[call].is_old(self.w.now),
+                    "{x:?}: word about c{call} for another client: {text}"
+                );
             }
             return;
         }
         let call = note.call.expect("progress is that of a call");
         assert!(self.calls_of(x).contains(&call), "{x:?}: progress that belongs elsewhere: {text}");
+        self.reconsider(x, call);
+        let note = &self.notes[n];
         let call = &mut self.calls[call];
         let token = call.token.as_deref().unwrap_or("none");
         assert_eq!(text, note.template.with("", token), "{x:?}: progress was changed");

@@ -121,8 +121,12 @@ fn a_refused_streamable_http_falls_back_to_sse() {
     assert!(w.expect_stdout().contains(r#""id":0,"#));
     w.stdin_says(INITIALIZED);
     let post = w.expect_fetch("POST");
+    // Posts go over several connections: a request must not overtake `initialized`.
+    w.stdin_says(&call("1"));
+    w.expect_no_fetch();
     w.remote_answers(post, head(202, "text/plain"), "Accepted");
-    let (post, line) = call_on(&mut w, "1");
+    let post = w.expect_fetch("POST");
+    let line = w.posted(post);
     w.remote_answers(post, head(202, "text/plain"), "Accepted");
     w.remote_says(get, &event(&result(&line.id(), "{}")));
     assert_eq!(w.expect_stdout(), result("1", "{}"));
