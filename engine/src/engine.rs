@@ -114,7 +114,10 @@ impl Engine {
             Event::Closed(Pipe::Response(id), _) => {
                 let session = self.front.session_of(id);
                 if let Some(session) = self.front.closed(&mut self.core, id) {
-                    self.end_session(session, "the client is gone");
+                    // A client of one exchange may have lost its connection, which is no wish to cancel.
+                    let tell = !self.front.is_ephemeral(session);
+                    self.leave(session, "the client is gone", tell);
+                    self.front.end_session(&mut self.core, session);
                 } else {
                     self.resume(session);
                 }
@@ -326,7 +329,7 @@ impl Engine {
         let env = self.front.env(session);
         let sharing = match sharing {
             // Clients with other variables are other clients.
-            Sharing::Shared(key) => Sharing::Shared(format!("{key} {}", env.key())),
+            Sharing::Shared(key) => Sharing::Shared(format!("{key} {} {}", self.front.who(session), env.key())),
             dedicated => dedicated,
         };
         let link = self.back.acquire(&mut self.core, server, sharing, env.pairs())?;
@@ -383,7 +386,7 @@ impl Engine {
     /// Ends a session whose `initialize` was refused, unless its client may try again.
     fn refuse_session(&mut self, session: SessionId, why: &str) {
         if self.front.survives_refusal(session) {
-            self.leave(session, why);
+            self.leave(session, why, true);
         } else {
             self.end_session(session, why);
         }
@@ -391,13 +394,14 @@ impl Engine {
 
     /// Ends a session: open requests are answered, the server is told.
     fn end_session(&mut self, session: SessionId, why: &str) {
-        self.leave(session, why);
+        self.leave(session, why, true);
         self.front.end_session(&mut self.core, session);
     }
 
     /// Takes a session from its link.
-    fn leave(&mut self, session: SessionId, why: &str) {
-        if let Some(parting) = self.router.detach(&mut self.core, session) {
+    /// `tell`: the server is told that its calls are cancelled.
+    fn leave(&mut self, session: SessionId, why: &str, tell: bool) {
+        if let Some(parting) = self.router.detach(&mut self.core, session, tell) {
             for (stream, id) in parting.open {
                 let error = rpc::error(Some(&id), code::INTERNAL, why);
                 self.front.reply(&mut self.core, stream, 200, error);

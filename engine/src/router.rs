@@ -14,6 +14,7 @@ use crate::back::LinkId;
 use crate::core::Core;
 use crate::core::timers::Deadline;
 use crate::front::{SessionId, StreamId, Target};
+use crate::io::Instant;
 use crate::wire::rpc::{self, Id, Kind, Message, code};
 
 /// The number of a call.
@@ -49,6 +50,9 @@ pub(crate) enum Step {
 /// must not be taken for another client's. Servers need not answer what was cancelled, so this cannot last until they do.
 const AFTERLIFE: Duration = Duration::from_secs(30);
 
+/// How often the limit of a call may pass while progress keeps it open.
+const MAX_EXTENSIONS: u32 = 10;
+
 /// A request on its way to a server.
 #[derive(Debug)]
 struct Call {
@@ -63,6 +67,8 @@ struct Call {
     token: Option<String>,
     cancelled: bool,
     effect: Effect,
+    /// Progress does not keep it open after this (specification, basic/lifecycle, "Timeouts").
+    until: Instant,
 }
 
 /// A task that a call began.
@@ -266,7 +272,11 @@ impl Router {
         let line = rpc::line(rpc::splice(raw, &mut edits));
         let client = Some(Waiting { stream, id: id.0.to_owned() });
         let token = token.map(|token| token.get().to_owned());
-        self.open_call(core, call, Call { link, client, ghost: None, task: None, token, cancelled: false, effect });
+        self.open_call(
+            core,
+            call,
+            Call { link, client, ghost: None, task: None, token, cancelled: false, effect, until: longest(core) },
+        );
         Step::Send { link, line, call: Some(call) }
     }
 
@@ -407,7 +417,16 @@ impl Router {
         {
             let task = Some(Task { session, id });
             let token = call.token;
-            let rest = Call { link, client: None, ghost: None, task, token, cancelled: false, effect: Effect::None };
+            let rest = Call {
+                link,
+                client: None,
+                ghost: None,
+                task,
+                token,
+                cancelled: false,
+                effect: Effect::None,
+                until: longest(core),
+            };
             self.open_call(core, number, rest);
         }
         if result.is_some()
@@ -491,13 +510,13 @@ impl Router {
                 let id = Id(token.get()).number().map(CallId);
                 let found = id.and_then(|id| Some((id, self.calls.get(&id)?)));
                 // Progress of a finished call is dropped: clients fail on it.
-                let Some((id, Call { client, task, token: Some(theirs), cancelled, .. })) =
+                let Some((id, Call { client, task, token: Some(theirs), cancelled, until, .. })) =
                     found.filter(|(_, call)| call.link == link)
                 else {
                     return Step::Ignore;
                 };
                 if !cancelled {
-                    core.after(core.config.timeouts.request, Deadline::Call(id));
+                    core.timers.set(Deadline::Call(id), (core.now + core.config.timeouts.request).min(*until));
                 }
                 let message = rpc::splice(message.raw, &mut [(token.get(), theirs)]);
                 match (client, task) {
@@ -712,13 +731,23 @@ impl Router {
         self.open_call(
             core,
             id,
-            Call { link, client: None, ghost: None, task: None, token: None, cancelled: false, effect: Effect::None },
+            Call {
+                link,
+                client: None,
+                ghost: None,
+                task: None,
+                token: None,
+                cancelled: false,
+                effect: Effect::None,
+                until: longest(core),
+            },
         );
         format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{method}\",\"params\":{params}}}\n", id.0).into_bytes()
     }
 
     /// A session ends.
-    pub(crate) fn detach(&mut self, core: &mut Core, session: SessionId) -> Option<Parting> {
+    /// `tell`: the server is told that its calls are cancelled.
+    pub(crate) fn detach(&mut self, core: &mut Core, session: SessionId, tell: bool) -> Option<Parting> {
         let peer = self.peers.remove(&session)?;
         let link = peer.link;
         let (mut open, mut lines) = (Vec::new(), Vec::new());
@@ -733,7 +762,9 @@ impl Router {
         for id in peer.calls {
             if let Some(client) = self.leave_call(core, id) {
                 open.push((client.stream, client.id));
-                lines.push(cancelled(&id.0.to_string(), "the client is gone"));
+                if tell {
+                    lines.push(cancelled(&id.0.to_string(), "the client is gone"));
+                }
             }
         }
         let group = self.groups.entry(link).or_default();
@@ -767,6 +798,11 @@ impl Router {
         self.link_down(core, link, "the server was stopped", &[]);
         self.groups.remove(&link);
     }
+}
+
+/// The end of a call that begins now, whatever its progress: as many times the usual limit.
+fn longest(core: &Core) -> Instant {
+    core.now + core.config.timeouts.request.saturating_mul(MAX_EXTENSIONS)
 }
 
 /// Whether a URI is another one, or a part of it.

@@ -301,6 +301,19 @@ def connection_refused_then_up():
 
 
 @check
+def down_for_a_while():
+    # To ask costs nothing: however often it failed, neither the next error nor the return of the server waits.
+    remote = Streamable()
+    remote.down()
+    with Client(remote.url()) as client:
+        for _ in range(10):
+            said(client.hello(), "refused")
+        remote.up()
+        with remote:
+            client.connect().works()
+
+
+@check
 def unknown_host():
     with Client("http://no-such-host.invalid/mcp") as client:
         said(client.hello(), "no-such-host.invalid", "host name")

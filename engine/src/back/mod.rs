@@ -755,6 +755,9 @@ impl Back {
             1 => Duration::ZERO,
             n => times.backoff_first.saturating_mul(1 << (n - 2).min(16)).min(times.backoff_max),
         };
+        // To ask a remote server costs a connection, not a process.
+        let local = matches!(core.config.servers[server].origin, Origin::Local(_));
+        let wait = if local { wait } else { wait.min(Duration::from_secs(1)) };
         health.not_before = core.now + wait;
         wait
     }

@@ -69,7 +69,7 @@ pub(super) struct Conversation {
     url: String,
     pub(super) mode: Mode,
     session: Option<String>,
-    revision: Option<String>,
+    pub(super) revision: Option<String>,
     waiting: VecDeque<Post>,
     /// Nothing may overtake this request: the head of its response is awaited.
     pub(super) barrier: Option<FetchId>,
@@ -244,6 +244,7 @@ impl Remotes {
             && barrier
         {
             conversation.barrier = Some(fetch);
+            core.after(LISTENING, Deadline::Listening(id));
         }
     }
 
@@ -403,11 +404,22 @@ impl Remotes {
                 Body::Error(status, "the remote server does not know the session any more".into(), Vec::new())
             }
             Purpose::Stream(number) => {
+                let number = *number;
+                let stream = conversation.streams.get_mut(&number);
+                let opened = stream.as_ref().is_some_and(|stream| stream.opened);
+                let resumed = stream.as_ref().is_some_and(|stream| stream.last_id.is_some());
                 if ok && events {
+                    if let Some(stream) = stream {
+                        stream.opened = true;
+                    }
                     Body::Events(Box::new(sse::Decoder::new(max)))
+                } else if let (STANDALONE, 400..=499, true, Some(stream)) = (number, status, resumed, stream) {
+                    // It does not know the event any more; a fresh stream it may have.
+                    stream.last_id = None;
+                    Body::Skipped
                 } else {
-                    let number = *number;
-                    let lost = status == 404 && conversation.session.is_some();
+                    // Some servers say 404 where they never had a stream.
+                    let lost = status == 404 && conversation.session.is_some() && (number != STANDALONE || opened);
                     if lost {
                         conversation.session = None;
                         let unsent = conversation.waiting.drain(..).collect();

@@ -18,7 +18,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 pub(super) const RETRY_ASKED: Duration = Duration::from_secs(600);
 /// Times a stream of a request is taken up without a new event before the request fails.
 const RETRIES: u32 = 3;
-/// How long the first requests wait for the answer to the GET.
+/// How long requests wait for the answer to a notification before them, or to the GET.
 pub(super) const LISTENING: Duration = Duration::from_secs(1);
 
 /// An event stream, over its connections.
@@ -31,11 +31,13 @@ pub(super) struct Stream {
     pub(super) tries: u32,
     /// The request it belongs to is answered.
     pub(super) answered: bool,
+    /// It was open once.
+    pub(super) opened: bool,
 }
 
 impl Stream {
     pub(super) const fn new() -> Self {
-        Stream { fetch: None, last_id: None, retry: None, tries: 0, answered: false }
+        Stream { fetch: None, last_id: None, retry: None, tries: 0, answered: false, opened: false }
     }
 }
 
@@ -67,11 +69,10 @@ impl Remotes {
         Vec::new()
     }
 
-    /// The GET had its time to be answered.
+    /// What nothing may overtake had its time to be answered. The handshake takes as long as it takes.
     pub(crate) fn listening(&mut self, core: &mut Core, id: RemoteId) {
         if let Some(conversation) = self.table.get_mut(&id)
-            && conversation.barrier.is_some()
-            && conversation.barrier == conversation.streams.get(&STANDALONE).and_then(|stream| stream.fetch)
+            && conversation.revision.is_some()
         {
             conversation.barrier = None;
             self.pump(core, id);

@@ -90,9 +90,10 @@ pub(crate) fn check_access(access: &Access, request: &HttpRequest) -> Result<(),
 }
 
 /// Checks the key, if one is needed: `Authorization: Bearer`, `X-API-Key`, or `auth_key` in the query.
-pub(crate) fn check_key(access: &Access, request: &HttpRequest) -> Result<(), Refusal> {
+/// The answer says which key it was, from 1; 0 if none is needed.
+pub(crate) fn check_key(access: &Access, request: &HttpRequest) -> Result<usize, Refusal> {
     if access.auth_tokens.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let bearer = request.headers.get_all("authorization").filter_map(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -100,17 +101,28 @@ pub(crate) fn check_key(access: &Access, request: &HttpRequest) -> Result<(), Re
     });
     let keys = request.headers.get_all("x-api-key").map(str::to_owned);
     let query = query_pairs(&request.target).filter(|(name, _)| name == "auth_key").map(|(_, value)| value);
-    let mut known = false;
+    let mut known = None;
     for given in bearer.chain(keys).chain(query) {
-        for token in &access.auth_tokens {
-            known |= same_secret(token.reveal(), &given);
+        for (n, token) in access.auth_tokens.iter().enumerate() {
+            if same_secret(token.reveal(), &given) {
+                known = Some(n + 1);
+            }
         }
     }
-    if known {
-        return Ok(());
+    if let Some(which) = known {
+        return Ok(which);
     }
     let text = "a key is needed: Authorization: Bearer KEY, X-API-Key: KEY, or ?auth_key=KEY";
     refuse(401, code::REFUSED, text)
+}
+
+/// The key of a query, as it must stand in another one.
+pub(crate) fn key_of_query(target: &str) -> String {
+    let query = target.split_once('?').map_or("", |(_, query)| query).split('#').next().unwrap_or_default();
+    let key = query.split('&').find(|pair| pair.starts_with("auth_key="));
+    // Only what may stand in a URL, and in a line of an event.
+    let key = key.filter(|key| key.bytes().all(|b| b.is_ascii_graphic()));
+    key.map(|key| format!("&{key}")).unwrap_or_default()
 }
 
 /// Compares without telling by its time where the two differ.

@@ -2,7 +2,7 @@
 //! stream brings everything; its first event says where to post.
 
 use super::http::{self, Refusal, refuse};
-use super::session::{Channel, STANDALONE};
+use super::session::{Channel, STANDALONE, Session};
 use super::{Front, Inbound, NO_BATCHES, Phase, SessionId, StreamId, read_messages};
 use crate::core::Core;
 use crate::io::{Body, ExchangeId, Headers, HttpRequest};
@@ -30,19 +30,23 @@ impl Front {
         }
         self.last_activity = core.now;
         let env = http::child_environment(&core.config.servers[server], request)?;
+        let who = http::check_key(&core.config.access, request)?;
         let name = self.fresh_name(core, request)?;
         let session = self.open_session(core, server, Some(name.clone()), Channel::Sse(id), None);
         self.names.insert(name.clone(), session);
         if let Some(session) = self.sessions.get_mut(&session) {
             session.exchanges.insert(id);
             session.env = env;
+            session.who = who;
         }
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.session = Some(session);
         }
         self.begin_stream(core, id, false);
         let prefix = if named { format!("/servers/{}", core.config.servers[server].name) } else { String::new() };
-        let event = format!("event: endpoint\ndata: {prefix}/messages/?session_id={name}\n\n");
+        // Clients post to this URL as it is: a key that came by the URL must be in it again.
+        let key = if who == 0 { String::new() } else { http::key_of_query(&request.target) };
+        let event = format!("event: endpoint\ndata: {prefix}/messages/?session_id={name}{key}\n\n");
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.outbox.push(core, event.into_bytes());
         }
@@ -64,8 +68,10 @@ impl Front {
         }
         self.last_activity = core.now;
         let name = http::sse_session(request)?;
+        let who = http::check_key(&core.config.access, request)?;
         let known = self.names.get(&name).copied().filter(|id| {
-            self.sessions.get(id).is_some_and(|s| s.server == server && matches!(s.channel, Channel::Sse(_)))
+            let mine = |s: &Session| s.server == server && matches!(s.channel, Channel::Sse(_)) && s.who == who;
+            self.sessions.get(id).is_some_and(mine)
         });
         let Some(session) = known else {
             return refuse(404, code::NOT_FOUND_OR_TIMEOUT, "Could not find session");

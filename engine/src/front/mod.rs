@@ -148,7 +148,7 @@ impl Front {
             self.respond(core, id, 204, headers, Body::Full(Vec::new()));
             return (Ok(Inbound::Done), None);
         }
-        let place = http::check_key(access, request).and_then(|()| http::find_place(&core.config.servers, request));
+        let place = http::check_key(access, request).and_then(|_| http::find_place(&core.config.servers, request));
         let mut request_id = None;
         let inbound = place.and_then(|place| match place {
             Place::Mcp(server) => {
@@ -156,7 +156,7 @@ impl Front {
                 match http::verb(request, is_stateless(core, server))? {
                     Verb::Post => self.admit_post(core, id, server, request, &mut request_id),
                     Verb::Get => self.admit_get(core, id, server, request),
-                    Verb::Delete => self.known_session(server, request).map(Inbound::Delete),
+                    Verb::Delete => self.known_session(core, server, request).map(Inbound::Delete),
                 }
             }
             Place::Sse(server, named) => self.admit_sse(core, id, server, named, request),
@@ -199,13 +199,13 @@ impl Front {
             self.open_session(core, server, None, Channel::OneExchange, revision)
         } else if hello {
             if http::session_name(request)?.is_some() {
-                self.known_session(server, request)?;
+                self.known_session(core, server, request)?;
                 return refuse(400, code::INVALID_REQUEST, "this session is initialized already");
             }
             let name = self.fresh_name(core, request)?;
             self.open_session(core, server, Some(name), Channel::Streams, None)
         } else {
-            let session = self.known_session(server, request)?;
+            let session = self.known_session(core, server, request)?;
             let revision = self.sessions.get(&session).and_then(|s| s.revision.as_deref());
             if batch && revision != Some(http::BATCH_REVISION) {
                 return refuse(400, code::INVALID_REQUEST, NO_BATCHES);
@@ -216,6 +216,7 @@ impl Front {
             && let Some(session) = self.sessions.get_mut(&session)
         {
             session.env = env;
+            session.who = http::check_key(&core.config.access, request)?;
         }
         let waiting = messages.iter().filter(|m| matches!(m.kind, Kind::Request { .. })).count();
         let number = self.attach(core, id, session, waiting, batch);
@@ -238,7 +239,7 @@ impl Front {
         request: &'r HttpRequest,
     ) -> Result<Inbound<'r>, Refusal> {
         http::check_get(request)?;
-        let name = self.known_session(server, request)?;
+        let name = self.known_session(core, server, request)?;
         let Some(session) = self.sessions.get_mut(&name) else { return Ok(Inbound::Done) };
         let (mut number, mut after) = (STANDALONE, None);
         if let Some(last) = request.headers.get("last-event-id") {
@@ -291,14 +292,13 @@ impl Front {
     }
 
     /// The session a request names, with every rule that needs it.
-    fn known_session(&self, server: usize, request: &HttpRequest) -> Result<SessionId, Refusal> {
+    fn known_session(&self, core: &Core, server: usize, request: &HttpRequest) -> Result<SessionId, Refusal> {
         let Some(name) = http::session_name(request)? else {
             return refuse(400, code::REFUSED, "Mcp-Session-Id is missing; begin with initialize");
         };
-        let known =
-            self.names.get(name).copied().filter(|id| {
-                self.sessions.get(id).is_some_and(|s| s.server == server && s.channel == Channel::Streams)
-            });
+        let who = http::check_key(&core.config.access, request)?;
+        let mine = |s: &Session| s.server == server && s.channel == Channel::Streams && s.who == who;
+        let known = self.names.get(name).copied().filter(|id| self.sessions.get(id).is_some_and(mine));
         let Some(id) = known else {
             return refuse(404, code::NOT_FOUND_OR_TIMEOUT, "Session not found");
         };
@@ -343,6 +343,7 @@ impl Front {
             replay: session::Replay::default(),
             dedicated: false,
             env: http::Env::default(),
+            who: 0,
         };
         self.sessions.insert(id, session);
         id
@@ -385,6 +386,11 @@ impl Front {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.dedicated = dedicated;
         }
+    }
+
+    /// Which key let the client of a session in.
+    pub(crate) fn who(&self, id: SessionId) -> usize {
+        self.sessions.get(&id).map_or(0, |s| s.who)
     }
 
     /// What the client of a session adds to the environment of its server.

@@ -26,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) replay: Replay,
     /// The one process behind it is its own: if it reads slowly, that process waits.
     pub(crate) dedicated: bool,
+    /// Which key let its client in: the session is no other's.
+    pub(crate) who: usize,
     /// What its client adds to the environment of the server.
     pub(crate) env: Env,
 }

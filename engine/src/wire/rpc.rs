@@ -380,7 +380,10 @@ impl IdScanner {
     /// Takes the next part of the message.
     pub fn feed(&mut self, part: &[u8]) {
         for &byte in part {
-            if self.in_id && self.depth == 1 && !matches!(byte, b',' | b'}' | b' ' | b'\t') && self.id.len() < Self::MAX
+            if self.in_id
+                && self.depth == 1
+                && !matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n')
+                && self.id.len() < Self::MAX
             {
                 self.id.push(byte);
             }

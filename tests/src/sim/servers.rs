@@ -400,10 +400,7 @@ impl Run<'_> {
                     format!(r#"{{"jsonrpc":"1.0","id":{number},"result":{{}}}}"#),
                 ];
                 let kind = self.choices.below(4);
-                if kind > 0 {
-                    // What is no JSON at all names nobody; the proper answer still may come.
-                    self.processes.get_mut(&id).expect("it runs").pending.retain(|p| p.number != number);
-                }
+                self.processes.get_mut(&id).expect("it runs").pending.retain(|p| p.number != number);
                 if let Some(line) = broken.get(kind) {
                     return self.say(id, line);
                 }

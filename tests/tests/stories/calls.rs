@@ -371,3 +371,20 @@ fn an_oversized_answer_fails_its_call_and_no_other() {
     assert_eq!(w.expect_json(two), result("2", "{}"));
     w.finish();
 }
+
+#[test]
+fn the_id_of_an_oversized_answer_may_be_followed_by_any_white_space() {
+    let mut config = config();
+    config.limits.max_message = 1000;
+    let mut w = World::new(config);
+    let (client, child) = w.connect("2025-06-18", "{}");
+    for space in ["", " ", "\t", "\r"] {
+        let exchange = w.post(&client, &call("1"));
+        let line = w.expect_line(child);
+        let (id, long) = (line.id(), "x".repeat(2000));
+        w.child_says(child, &format!(r#"{{"jsonrpc":"2.0","id":{space}{id}{space},"result":"{long}"}}"#));
+        let answer = w.expect_json(exchange);
+        assert!(answer.contains("is larger than 1000 bytes"), "{answer}");
+    }
+    w.finish();
+}
