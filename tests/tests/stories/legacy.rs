@@ -125,7 +125,7 @@ fn a_client_must_introduce_itself_once() {
 #[test]
 fn each_key_of_a_client_is_checked_everywhere() {
     let mut config = config();
-    config.access.auth_tokens = vec![Secret::new("k".into())];
+    config.access.auth_tokens = vec![Secret::new("k".into()), Secret::new("other".into())];
     let mut w = World::new(config);
     for (method, target) in [
         ("GET", "/sse"),
@@ -139,10 +139,16 @@ fn each_key_of_a_client_is_checked_everywhere() {
         let response = w.expect_respond(exchange);
         assert_eq!((response.status, response.headers.get("www-authenticate")), (401, Some("Bearer")), "{target}");
     }
+    // Clients post to the URL that they are told, so a key that came by the URL is in it.
     let (_, client) = open(&mut w, "/sse?auth_key=k");
-    let refused = w.post(&client, &hello("0", "2024-11-05", "{}"));
-    assert_eq!(w.expect_respond(refused).status, 401);
-    accepted(&mut w, &client.with("authorization", "Bearer k"), &call("0"));
+    let bare = Client { target: client.target.replace("&auth_key=k", ""), ..Client::new() };
+    assert_ne!(bare.target, client.target);
+    accepted(&mut w, &client, &call("0"));
+    accepted(&mut w, &bare.clone().with("authorization", "Bearer k"), &call("0"));
+    for (client, status) in [(bare.clone(), 401), (bare.with("x-api-key", "other"), 404)] {
+        let refused = w.post(&client, &call("0"));
+        assert_eq!(w.expect_respond(refused).status, status, "a session is no other's");
+    }
     w.ignore_rest();
     w.finish();
 }
