@@ -15,6 +15,7 @@ mod child;
 mod remote;
 mod reply;
 mod resume;
+mod token;
 mod url;
 
 use std::collections::BTreeMap;

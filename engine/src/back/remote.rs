@@ -17,7 +17,7 @@ use log::{debug, info, warn};
 
 use super::auth::Auth;
 use super::reply::{answers, error_of, hint, message_of, status_text};
-use super::resume::{LISTENING, RETRY_ASKED, RETRY_FIRST, STANDALONE, Stream};
+use super::resume::{LISTENING, RETRY_ASKED, STANDALONE, Stream};
 use super::url;
 use crate::config::{Origin, RemoteTransport};
 use crate::core::Core;
@@ -54,7 +54,7 @@ pub(crate) struct Post {
     /// It is `notifications/initialized`.
     initialized: bool,
     /// It was sent again after a challenge.
-    challenged: bool,
+    pub(super) challenged: bool,
 }
 
 /// Redirects that are followed in a row.
@@ -64,13 +64,13 @@ const MAX_ERROR: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Conversation {
-    server: usize,
+    pub(super) server: usize,
     /// Where it was redirected to, or as configured.
     url: String,
     pub(super) mode: Mode,
     session: Option<String>,
     pub(super) revision: Option<String>,
-    waiting: VecDeque<Post>,
+    pub(super) waiting: VecDeque<Post>,
     /// Nothing may overtake this request: the head of its response is awaited.
     pub(super) barrier: Option<FetchId>,
     pub(super) streams: BTreeMap<u64, Stream>,
@@ -88,20 +88,20 @@ pub(super) enum Mode {
 }
 
 #[derive(Debug)]
-struct Fetch {
+pub(super) struct Fetch {
     /// `None`: nobody cares any more, only its end is awaited.
-    owner: Option<RemoteId>,
-    purpose: Purpose,
-    body: Body,
-    reading: bool,
+    pub(super) owner: Option<RemoteId>,
+    pub(super) purpose: Purpose,
+    pub(super) body: Body,
+    pub(super) reading: bool,
     /// We closed it.
-    closing: bool,
-    hops: u8,
+    pub(super) closing: bool,
+    pub(super) hops: u8,
 }
 
 impl Fetch {
     /// Drops our end, once; only the terminal event is awaited then.
-    fn close(&mut self, core: &mut Core, id: FetchId) {
+    pub(super) fn close(&mut self, core: &mut Core, id: FetchId) {
         self.body = Body::Skipped;
         if !std::mem::replace(&mut self.closing, true) {
             core.act(Action::Close(Pipe::Fetched(id)));
@@ -121,7 +121,7 @@ pub(super) enum Purpose {
 }
 
 #[derive(Debug)]
-enum Body {
+pub(super) enum Body {
     /// The head has not come.
     Awaited,
     Json(Vec<u8>),
@@ -134,9 +134,9 @@ enum Body {
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
     pub(super) table: BTreeMap<RemoteId, Conversation>,
-    fetches: BTreeMap<FetchId, Fetch>,
+    pub(super) fetches: BTreeMap<FetchId, Fetch>,
     /// By server: all its conversations share one token.
-    auth: BTreeMap<usize, Auth>,
+    pub(super) auth: BTreeMap<usize, Auth>,
 }
 
 impl Remotes {
@@ -313,32 +313,6 @@ impl Remotes {
         fetch
     }
 
-    /// Fetches a token, unless one is being fetched.
-    fn fetch_token(&mut self, core: &mut Core, server: usize, id: RemoteId) {
-        let under_way = self.fetches.values().any(|fetch| {
-            let owner = fetch.owner.and_then(|owner| self.table.get(&owner));
-            matches!(fetch.purpose, Purpose::Token) && owner.is_some_and(|owner| owner.server == server)
-        });
-        if under_way {
-            return;
-        }
-        if let Some(request) = self.auth.get(&server).and_then(Auth::token_request) {
-            let fetch = FetchId(core.number());
-            let body = Body::Awaited;
-            self.fetches.insert(
-                fetch,
-                Fetch { owner: Some(id), purpose: Purpose::Token, body, reading: false, closing: false, hops: 0 },
-            );
-            core.act(Action::Fetch(fetch, request));
-        }
-    }
-
-    /// The conversations of the server that this one is with.
-    fn siblings(&self, id: RemoteId) -> Vec<RemoteId> {
-        let Some(server) = self.table.get(&id).map(|c| c.server) else { return Vec::new() };
-        self.table.iter().filter(|(_, c)| c.server == server).map(|(id, _)| *id).collect()
-    }
-
     /// The head of a response.
     pub(crate) fn fetched(&mut self, core: &mut Core, id: FetchId, response: &HttpResponse) -> Vec<(RemoteId, Said)> {
         let Some(fetch) = self.fetches.get_mut(&id) else { return Vec::new() };
@@ -476,7 +450,7 @@ impl Remotes {
     }
 
     /// Sends a request once more, after a redirect or with new credentials.
-    fn again(&mut self, core: &mut Core, id: FetchId, owner: RemoteId, hops: u8) -> Vec<(RemoteId, Said)> {
+    pub(super) fn again(&mut self, core: &mut Core, id: FetchId, owner: RemoteId, hops: u8) -> Vec<(RemoteId, Said)> {
         let Some(fetch) = self.fetches.get_mut(&id) else { return Vec::new() };
         // The old one only has to end.
         fetch.owner = None;
@@ -492,42 +466,6 @@ impl Remotes {
             purpose => self.get(core, owner, purpose, hops),
         }
         Vec::new()
-    }
-
-    /// Deals with a 401. True if the request is sent again.
-    fn challenged(&mut self, core: &mut Core, id: FetchId, owner: RemoteId, headers: &Headers) -> bool {
-        let Some(server) = self.table.get(&owner).map(|c| c.server) else { return false };
-        let Some(fetch) = self.fetches.get_mut(&id) else { return false };
-        match &mut fetch.purpose {
-            Purpose::Post(post) if !post.challenged => post.challenged = true,
-            // A GET is told apart by its hops: it is sent again once.
-            Purpose::Stream(_) | Purpose::Sse if fetch.hops == 0 => {}
-            _ => return false,
-        }
-        if !self.auth.get_mut(&server).is_some_and(|auth| auth.challenged(headers)) {
-            return false;
-        }
-        if self.auth.get(&server).is_some_and(|auth| auth.needs_token(core.now)) {
-            // It waits, first in the row, for the new token.
-            let Some(fetch) = self.fetches.get_mut(&id) else { return false };
-            fetch.owner = None;
-            fetch.close(core, id);
-            let purpose = std::mem::replace(&mut fetch.purpose, Purpose::Delete);
-            if let Some(conversation) = self.table.get_mut(&owner) {
-                if conversation.barrier == Some(id) {
-                    conversation.barrier = None;
-                }
-                match purpose {
-                    Purpose::Post(post) => conversation.waiting.push_front(post),
-                    Purpose::Stream(number) => core.after(RETRY_FIRST, Deadline::Stream(owner, number)),
-                    _ => core.after(RETRY_FIRST, Deadline::Stream(owner, STANDALONE)),
-                }
-            }
-            self.fetch_token(core, server, owner);
-        } else {
-            self.again(core, id, owner, 1);
-        }
-        true
     }
 
     /// Bytes of a body.
@@ -780,18 +718,6 @@ impl Remotes {
             }
             None => vec![(owner, Said::Failed { number, text })],
         }
-    }
-
-    /// Without a token nothing can be sent.
-    fn token_failed(&mut self, owner: RemoteId, text: &str) -> Vec<(RemoteId, Said)> {
-        let mut said = Vec::new();
-        for id in self.siblings(owner) {
-            let Some(conversation) = self.table.get_mut(&id) else { continue };
-            let waiting = std::mem::take(&mut conversation.waiting);
-            let numbers = waiting.into_iter().filter_map(|post| post.number);
-            said.extend(numbers.map(|number| (id, Said::Failed { number, text: text.to_owned() })));
-        }
-        said
     }
 
     /// Nobody waits for the answer to this request any more. True if whatever the server still says about it could only
