@@ -122,10 +122,10 @@ pub(crate) struct Flags {
     /// longest time to reach a remote server: its name, the connection and TLS, each (default 10)
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
     pub(crate) connect_timeout: Option<Duration>,
-    /// longest time from a request to the head of its response (default 300)
+    /// longest time from a request to the head of its response (default 3600)
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
     pub(crate) head_timeout: Option<Duration>,
-    /// longest silence in the body of a response (default 300)
+    /// longest silence in the body of a response (default 3600)
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
     pub(crate) body_timeout: Option<Duration>,
 

@@ -58,9 +58,9 @@ pub struct Outbound {
     pub no_proxy: Vec<String>,
     /// For the name, the connection and the TLS handshake, each. 10 s.
     pub connect_timeout: Duration,
-    /// From the request to the head of its response. 5 min: a JSON answer comes when the tool is done.
+    /// From the request to the head of its response. One hour, as for any answer: JSON comes when the tool is done.
     pub head_timeout: Duration,
-    /// Between two pieces of a body. 5 min: well above the keep-alive of any server.
+    /// Between two pieces of a body. One hour: not every server sends comments while a tool works.
     pub body_timeout: Duration,
 }
 
@@ -72,8 +72,8 @@ impl Default for Outbound {
             https_proxy: None,
             no_proxy: Vec::new(),
             connect_timeout: Duration::from_secs(10),
-            head_timeout: Duration::from_secs(300),
-            body_timeout: Duration::from_secs(300),
+            head_timeout: Duration::from_secs(3600),
+            body_timeout: Duration::from_secs(3600),
         }
     }
 }
