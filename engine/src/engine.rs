@@ -516,7 +516,8 @@ impl Engine {
     fn listen(&mut self, child: ChildId) {
         let session = self.back.link_of(child).and_then(|link| self.router.sessions_of(link).next());
         let held = session.is_some_and(|s| self.front.is_dedicated(s) && self.front.is_congested(&self.core, s));
-        if !held && !self.back.is_clogged(&self.core, child) {
+        // What a dead one left in its pipe is little, and must not be lost.
+        if self.back.is_dead(child) || (!held && !self.back.is_clogged(&self.core, child)) {
             self.back.read_on(&mut self.core, child);
         }
     }

@@ -130,6 +130,11 @@ impl Children {
         }
     }
 
+    /// Whether it has exited. Its outputs may not be at their end.
+    pub(crate) fn is_dead(&self, id: ChildId) -> bool {
+        self.table.get(&id).is_some_and(|c| c.exit.is_some())
+    }
+
     /// Bytes that wait to be read by the child.
     pub(crate) fn backlog(&self, id: ChildId) -> usize {
         self.table.get(&id).map_or(0, |c| c.stdin.backlog())

@@ -513,6 +513,11 @@ impl Back {
         self.children.backlog(child) > core.config.limits.max_queue
     }
 
+    /// Whether a child has exited.
+    pub(crate) fn is_dead(&self, child: ChildId) -> bool {
+        self.children.is_dead(child)
+    }
+
     /// The link of a child.
     pub(crate) fn link_of(&self, child: ChildId) -> Option<LinkId> {
         self.by_peer.get(&Peer::Child(child)).copied()

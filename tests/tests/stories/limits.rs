@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_proxy_engine::{Exit, Pipe, Signal};
+use mcp_proxy_engine::{Exit, MAX_READ, Pipe, Signal};
 use mcp_proxy_tests::sim::*;
 
 fn log(n: usize) -> String {
@@ -120,6 +120,29 @@ fn a_slow_client_that_leaves_frees_its_server() {
     let deleted = w.delete(&client);
     assert_eq!(w.expect_respond(deleted).status, 200);
     w.exit(child, Exit::Code(0));
+    w.finish();
+}
+
+#[test]
+fn what_a_dead_server_left_is_read_to_the_end_even_for_a_slow_client() {
+    let mut config = config();
+    config.limits.max_queue = 1000;
+    let mut w = World::new(config);
+    let (client, child) = w.connect("2025-06-18", r#"{"roots":{}}"#);
+    let stream = w.get(&client);
+    w.expect_stream(stream);
+    // More than one read, in a pipe that nobody reads because the client is slow.
+    let many = 2 * MAX_READ / log(0).len() + 20;
+    for n in 0..many {
+        w.child_says(child, &log(n));
+    }
+    assert!(w.out_mut(Pipe::ChildStdout(child)).buffer.len() > MAX_READ);
+    w.exit(child, Exit::Code(0));
+    w.advance(millis(500));
+    for n in 0..many {
+        assert_eq!(w.expect_message(stream), log(n), "nothing is lost");
+    }
+    w.ignore_rest();
     w.finish();
 }
 
