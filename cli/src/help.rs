@@ -6,8 +6,8 @@ use crate::args::{Arity, arity};
 use crate::flags::Flags;
 
 const HEAD: &str = "\
-mcp-proxy: joins MCP clients and servers over stdio, Streamable HTTP and HTTP+SSE
-(revisions 2024-11-05 to 2025-11-25).
+mcp-proxy: joins MCP clients and servers over stdio, Streamable HTTP and
+HTTP+SSE (revisions 2024-11-05 to 2025-11-25).
 
 Usage:
   mcp-proxy [OPTIONS] [--] COMMAND [ARGUMENTS...]
