@@ -123,6 +123,7 @@ pub(crate) fn plan(line: &CommandLine, environment: &Environment, warnings: &mut
             origin,
             sessions,
             stateless: flags.stateless,
+            timeout: None,
             prestart: true,
             url_env: if local { url_env.clone() } else { UrlEnv::Off },
             header_env: if local { header_env.clone() } else { Vec::new() },

@@ -31,6 +31,10 @@ pub struct Config {
     pub outbound: Outbound,
     /// Where clients come from.
     pub front: FrontKind,
+    /// What seals the `requestState` that clients of revision 2026-07-28 bring back: 32 secret bytes. The drivers make them up
+    /// where there are none, so that they last as long as the process; give the same ones to several proxies for them to
+    /// know each other's. Without any, no such client can be asked anything.
+    pub state_key: Option<Secret<[u8; 32]>>,
     /// The wall clock at the driver's origin, as the time since 1970 began; drivers set it. Only `/status` shows it.
     pub started: Option<Duration>,
 }
@@ -102,6 +106,7 @@ impl Config {
             http: Http::default(),
             outbound: Outbound::default(),
             front: FrontKind::default(),
+            state_key: None,
             started: None,
         }
     }
@@ -166,6 +171,8 @@ pub struct Server {
     /// Variables of its process that come from header fields of a client's request: the lower-case name of the field and
     /// the variable. For a local server only.
     pub header_env: Vec<(String, String)>,
+    /// For the answer to one call to this server, in place of [`Timeouts::request`].
+    pub timeout: Option<Duration>,
 }
 
 /// Which variables of a server process a client may set by the query of its URL (`/sse?NAME=value`). Names that change how
@@ -193,6 +200,7 @@ impl Server {
             prestart: true,
             url_env: UrlEnv::Off,
             header_env: Vec::new(),
+            timeout: None,
         }
     }
 }
@@ -368,6 +376,9 @@ pub struct Timeouts {
     pub request: Duration,
     /// From a client's `notifications/cancelled` to our own answer in the server's place. 1 s.
     pub cancel: Duration,
+    /// For a client of revision 2026-07-28 to come back with what a server wants to know. 10 min: a person may have to find
+    /// it out. Then the call is cancelled.
+    pub input: Duration,
     /// A session without open requests or streams ends after this. 30 min: most clients never send DELETE.
     pub session_idle: Duration,
     /// A shared process without sessions stops after this, unless it is the last one of its server. 5 min.
@@ -396,6 +407,7 @@ impl Default for Timeouts {
             start: Duration::from_secs(120),
             request: Duration::from_secs(3600),
             cancel: Duration::from_secs(1),
+            input: Duration::from_secs(10 * 60),
             session_idle: Duration::from_secs(30 * 60),
             child_idle: Duration::from_secs(5 * 60),
             keep_alive: Duration::from_secs(15),

@@ -81,6 +81,7 @@ mod back;
 mod config;
 mod core;
 mod engine;
+mod era;
 mod front;
 mod io;
 mod router;

@@ -29,7 +29,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::{fmt, io, time};
 
-use mcp_proxy_engine::{Config, ConfigError, Engine, FrontKind, Instant, Verify};
+use mcp_proxy_engine::{Config, ConfigError, Engine, FrontKind, Instant, Secret, Verify};
 
 /// A proxy that is ready to run.
 pub struct Proxy {
@@ -81,6 +81,8 @@ pub enum StartError {
     Io(io::Error),
     /// A certificate or a key cannot be used.
     Tls(String),
+    /// The system has no random bytes.
+    Random(String),
 }
 
 impl fmt::Display for StartError {
@@ -89,6 +91,7 @@ impl fmt::Display for StartError {
             StartError::Config(error) => error.fmt(f),
             StartError::Io(error) => write!(f, "the listener cannot be used: {error}"),
             StartError::Tls(text) => f.write_str(text),
+            StartError::Random(text) => write!(f, "the system has no random bytes: {text}"),
         }
     }
 }
@@ -103,6 +106,11 @@ impl Proxy {
     /// The configuration is wrong, the listener is missing or not usable, or a certificate or a key is not.
     pub fn new(mut config: Config, listener: impl Into<Option<TcpListener>>) -> Result<(Proxy, Stopper), StartError> {
         config.started = time::SystemTime::now().duration_since(time::UNIX_EPOCH).ok();
+        if config.state_key.is_none() {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|error| StartError::Random(error.to_string()))?;
+            config.state_key = Some(Secret::new(key));
+        }
         let engine = Engine::new(config.clone(), Instant::ZERO).map_err(StartError::Config)?;
         let listener = listener.into();
         if listener.is_none() && config.front == FrontKind::Http {

@@ -8,13 +8,15 @@
 //! ```
 //!
 //! A link without an `initialize` of its own yet is blank: a process started ahead of the first client. After a crash the
-//! stored `initialize` is sent again, so that whoever uses the link notices nothing but the calls that were lost.
+//! stored `initialize` is sent again, so that whoever uses the link notices nothing but the calls that were lost. How a link
+//! finds out which era its server belongs to is told in [`shake`].
 
 mod auth;
 mod child;
 mod remote;
 mod reply;
 mod resume;
+mod shake;
 mod token;
 mod url;
 
@@ -22,11 +24,12 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::warn;
 
 use crate::config::{Origin, Server};
 use crate::core::Core;
 use crate::core::timers::Deadline;
+use crate::era::envelope::MODERN;
 use crate::front::status;
 use crate::io::{ChildId, Command, Exit, FetchError, FetchId, HttpResponse, Instant, Pipe, Secret};
 use crate::wire::{lines, rpc};
@@ -50,6 +53,28 @@ pub(crate) enum Sharing {
     Shared(String),
 }
 
+impl Sharing {
+    /// A conversation with a modern server: every request says what there is to know, so all clients of one scope share.
+    pub(crate) fn modern(scope: &str) -> Self {
+        Sharing::Shared(format!("{MODERN} {scope}"))
+    }
+}
+
+/// A message on its way to a server.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// With its line end.
+    pub(crate) bytes: Vec<u8>,
+    /// Header fields that mirror what it says, for a modern remote server.
+    pub(crate) mirrored: Vec<(String, String)>,
+}
+
+impl From<Vec<u8>> for Line {
+    fn from(bytes: Vec<u8>) -> Self {
+        Line { bytes, mirrored: Vec::new() }
+    }
+}
+
 /// There is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
@@ -68,6 +93,8 @@ pub(crate) enum LinkEvent {
         /// It is not the first one of this link: what the server knew is lost.
         again: bool,
     },
+    /// The server was asked whether it is modern, and is not. The link is blank.
+    Legacy { link: LinkId },
     /// The process is gone, or refused the handshake.
     Down {
         link: LinkId,
@@ -116,11 +143,16 @@ struct Link {
     sharing: Option<Sharing>,
     /// What its client adds to the environment of the process.
     env: Vec<(String, Secret<String>)>,
+    /// Which clients may meet here: the key that let them in, and their environment.
+    scope: String,
+    /// One of its sessions may be asked something, and no other one meanwhile.
+    leased: bool,
     hello: Option<Hello>,
+    probe: shake::Probe,
     peer: Option<Peer>,
     state: State,
     /// Lines that wait for the handshake.
-    queue: Vec<u8>,
+    queue: Vec<Line>,
     /// No session uses it.
     unused: bool,
 }
@@ -129,8 +161,10 @@ struct Link {
 enum State {
     /// Not started, or to be started again at a time.
     Waiting,
-    /// Started; `initialize` was not sent.
+    /// Started; nothing was sent.
     Starting,
+    /// `server/discover` was sent under this number.
+    Probing(u64),
     /// `initialize` was sent under this number.
     Shaking(u64),
     /// Since then.
@@ -151,6 +185,8 @@ pub(crate) struct Back {
     children: Children,
     remotes: Remotes,
     health: Vec<Health>,
+    /// What is known of each server's era.
+    eras: Vec<shake::Known>,
     /// Links that ended and whose end was not yet taken note of.
     released: Vec<LinkId>,
 }
@@ -164,13 +200,14 @@ impl Back {
             children: Children::default(),
             remotes: Remotes::default(),
             health: vec![Health::default(); servers],
+            eras: vec![shake::Known::default(); servers],
             released: Vec::new(),
         };
         for server in 0..servers {
             // A conversation with a remote server costs a round trip, not a start: nothing to do ahead.
             let local = matches!(core.config.servers[server].origin, Origin::Local(_));
             if core.config.servers[server].prestart && local {
-                back.open(core, server, None, Vec::new());
+                back.open(core, server, None, Vec::new(), String::new());
             }
         }
         back
@@ -186,7 +223,7 @@ impl Back {
             let mine: Vec<&Link> = self.links.values().filter(|link| link.server == server).collect();
             if mine.iter().any(|link| link.peer.is_none()) || (mine.is_empty() && self.health[server].crashes > 0) {
                 status::Health::Down
-            } else if mine.iter().any(|link| matches!(link.state, State::Shaking(_))) {
+            } else if mine.iter().any(|link| matches!(link.state, State::Shaking(_) | State::Probing(_))) {
                 status::Health::Starting
             } else {
                 status::Health::Ready
@@ -199,18 +236,21 @@ impl Back {
         self.links.len()
     }
 
-    /// A link for a client: a shared one with its key, else a blank one, else a new one.
+    /// A link for a client: a shared one with its key, else a blank one, else a new one. With `lease` it is one that no
+    /// other session has on lease.
     pub(crate) fn acquire(
         &mut self,
         core: &mut Core,
         server: usize,
         sharing: Sharing,
+        scope: &str,
         env: &[(String, Secret<String>)],
+        lease: bool,
     ) -> Result<LinkId, Full> {
         let wanted = Some(sharing);
         let shared = matches!(wanted, Some(Sharing::Shared(_)));
-        let mine = |link: &Link| link.server == server && shared && link.sharing == wanted;
-        let blank = |link: &Link| link.server == server && link.sharing.is_none() && env.is_empty();
+        let mine = |link: &Link| link.server == server && shared && link.sharing == wanted && !(lease && link.leased);
+        let blank = |link: &Link| link.server == server && link.sharing.is_none() && link.env == env;
         let found = self.links.iter().find(|(_, l)| mine(l)).or_else(|| self.links.iter().find(|(_, l)| blank(l)));
         let found = found.map(|(id, link)| (*id, link.peer.is_some()));
         let runs = found.is_some_and(|(_, runs)| runs);
@@ -221,13 +261,48 @@ impl Back {
                 self.links.iter().find(|(_, l)| l.unused && matches!(l.peer, Some(Peer::Child(_)))).map(|(id, _)| *id);
             self.release(core, unused.ok_or(Full::Children)?);
         }
-        let Some((id, _)) = found else { return Ok(self.open(core, server, wanted, env.to_vec())) };
+        let id = match found {
+            Some((id, _)) => id,
+            None => self.open(core, server, wanted.clone(), env.to_vec(), scope.to_owned()),
+        };
         if let Some(link) = self.links.get_mut(&id) {
             link.sharing = wanted;
             link.unused = false;
+            link.leased |= lease;
+            scope.clone_into(&mut link.scope);
         }
         core.timers.clear(Deadline::LinkIdle(id));
         Ok(id)
+    }
+
+    /// The session that had a link on lease is done with it.
+    pub(crate) fn end_lease(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.leased = false;
+        }
+    }
+
+    /// The other links of the same server whose clients may meet, and the link itself.
+    pub(crate) fn kin(&self, id: LinkId) -> Vec<LinkId> {
+        let Some(link) = self.links.get(&id) else { return Vec::new() };
+        let kin = |other: &Link| other.server == link.server && other.scope == link.scope;
+        self.links.iter().filter(|(_, other)| kin(other)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether whatever a server says comes on the stream of the request that it is about, or of none.
+    pub(crate) fn is_exact(&self, core: &Core, server: usize) -> bool {
+        let remote = matches!(core.config.servers[server].origin, Origin::Remote(_));
+        remote
+            && self.links.values().filter(|link| link.server == server).all(|link| match link.peer {
+                Some(Peer::Remote(remote)) => !self.remotes.is_sse(remote),
+                _ => true,
+            })
+    }
+
+    /// Whether a link leads to a remote server.
+    pub(crate) fn is_remote(&self, core: &Core, id: LinkId) -> bool {
+        let server = self.links.get(&id).map(|link| link.server);
+        server.is_some_and(|server| matches!(core.config.servers[server].origin, Origin::Remote(_)))
     }
 
     fn open(
@@ -236,11 +311,24 @@ impl Back {
         server: usize,
         sharing: Option<Sharing>,
         env: Vec<(String, Secret<String>)>,
+        scope: String,
     ) -> LinkId {
         let id = LinkId(core.number());
         let unused = sharing.is_none();
-        let (queue, state) = (Vec::new(), State::Waiting);
-        self.links.insert(id, Link { server, sharing, env, hello: None, peer: None, state, queue, unused });
+        let link = Link {
+            server,
+            sharing,
+            env,
+            scope,
+            leased: false,
+            hello: None,
+            probe: shake::Probe::default(),
+            peer: None,
+            state: State::Waiting,
+            queue: Vec::new(),
+            unused,
+        };
+        self.links.insert(id, link);
         self.start(core, id);
         id
     }
@@ -279,7 +367,8 @@ impl Back {
         link.peer = Some(peer);
         link.state = State::Starting;
         self.by_peer.insert(peer, id);
-        if link.hello.is_some() {
+        link.probe.begin();
+        if link.hello.is_some() || link.probe.wanted() {
             core.after(core.config.timeouts.start, Deadline::Handshake(id));
         }
         if writable {
@@ -294,9 +383,10 @@ impl Back {
         }
     }
 
-    fn write(&mut self, core: &mut Core, peer: Peer, line: Vec<u8>) {
+    fn write(&mut self, core: &mut Core, peer: Peer, line: impl Into<Line>) {
+        let line = line.into();
         match peer {
-            Peer::Child(child) => self.children.write(core, child, line),
+            Peer::Child(child) => self.children.write(core, child, line.bytes),
             Peer::Remote(remote) => self.remotes.write(core, remote, line),
         }
     }
@@ -306,51 +396,6 @@ impl Back {
         match peer {
             Peer::Child(child) => self.children.stop(core, child),
             Peer::Remote(remote) => self.remotes.release(core, remote),
-        }
-    }
-
-    /// Gives a link its `initialize`. The first one counts. `initialized` is what to send after the handshake, if the
-    /// client will not say so itself.
-    pub(crate) fn hello(
-        &mut self,
-        core: &mut Core,
-        id: LinkId,
-        request: &rpc::Message<'_>,
-        initialized: Option<Vec<u8>>,
-    ) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let rpc::Kind::Request { id: request_id, .. } = &request.kind else { return };
-        if link.hello.is_some() {
-            return;
-        }
-        let place = rpc::place(request.raw, request_id.0);
-        link.hello = Some(Hello { request: request.raw.to_owned(), id: place, initialized, answer: None });
-        // Also while there is no process yet: nobody waits for ever for one.
-        core.after(core.config.timeouts.start, Deadline::Handshake(id));
-        self.shake(core, id);
-    }
-
-    /// Whether the handshake is done.
-    pub(crate) fn is_ready(&self, id: LinkId) -> bool {
-        self.links.get(&id).is_some_and(|link| matches!(link.state, State::Ready(_)))
-    }
-
-    /// The server's answer to `initialize`.
-    pub(crate) fn answer(&self, id: LinkId) -> Option<&str> {
-        self.links.get(&id)?.hello.as_ref()?.answer.as_deref()
-    }
-
-    /// Sends `initialize` if there is one and a process to read it.
-    fn shake(&mut self, core: &mut Core, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let (Some(hello), Some(peer), State::Starting) = (&link.hello, link.peer, link.state) else { return };
-        let number = core.number();
-        let line = rpc::splice(&hello.request, &mut [(&hello.request[hello.id.clone()], &number.to_string())]);
-        if self.is_writable(peer) {
-            if let Some(link) = self.links.get_mut(&id) {
-                link.state = State::Shaking(number);
-            }
-            self.write(core, peer, rpc::line(line));
         }
     }
 
@@ -366,9 +411,10 @@ impl Back {
     }
 
     /// Sends a line once the handshake is done.
-    pub(crate) fn send(&mut self, core: &mut Core, id: LinkId, line: Vec<u8>) -> Result<(), Full> {
+    pub(crate) fn send(&mut self, core: &mut Core, id: LinkId, line: impl Into<Line>) -> Result<(), Full> {
+        let line = line.into();
         let Some(link) = self.links.get_mut(&id) else { return Err(Full::Queue) };
-        let waiting = link.queue.len()
+        let waiting = link.queue.iter().map(|line| line.bytes.len()).sum::<usize>()
             + match link.peer {
                 Some(Peer::Child(child)) => self.children.backlog(child),
                 Some(Peer::Remote(remote)) => self.remotes.backlog(remote),
@@ -380,7 +426,7 @@ impl Back {
         match (link.state, link.peer) {
             (State::Ready(_), Some(peer)) => self.write(core, peer, line),
             _ => {
-                link.queue.extend_from_slice(&line);
+                link.queue.push(line);
                 if !core.timers.is_set(Deadline::Handshake(id)) {
                     // No process is being greeted: nobody waits for ever for one.
                     core.after(core.config.timeouts.start, Deadline::Handshake(id));
@@ -401,11 +447,9 @@ impl Back {
     /// Sends what waited for the handshake.
     pub(crate) fn flush(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if let Some(peer) = link.peer
-            && !link.queue.is_empty()
-        {
-            let queue = std::mem::take(&mut link.queue);
-            self.write(core, peer, queue);
+        let Some(peer) = link.peer else { return };
+        for line in std::mem::take(&mut link.queue) {
+            self.write(core, peer, line);
         }
     }
 
@@ -441,7 +485,9 @@ impl Back {
     pub(crate) fn release(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.remove(&id) else { return };
         self.released.push(id);
-        for deadline in [Deadline::Handshake(id), Deadline::Restart(id), Deadline::LinkIdle(id)] {
+        for deadline in
+            [Deadline::Handshake(id), Deadline::Probe(id), Deadline::Restart(id), Deadline::LinkIdle(id)]
+        {
             core.timers.clear(deadline);
         }
         if let Some(peer) = link.peer {
@@ -559,84 +605,20 @@ impl Back {
         }
     }
 
-    /// Takes the answer to `initialize`; `None` if the message is something else.
-    pub(crate) fn handshake(&mut self, core: &mut Core, id: LinkId, message: &rpc::Message<'_>) -> Option<LinkEvent> {
-        let link = self.links.get_mut(&id)?;
-        let State::Shaking(number) = link.state else { return None };
-        let rpc::Kind::Response { id: Some(answered), outcome } = &message.kind else { return None };
-        if answered.number() != Some(number) {
-            return None;
-        }
-        core.timers.clear(Deadline::Handshake(id));
-        let name = &core.config.servers[link.server].name;
-        let Ok(result) = outcome else {
-            warn!("[{name}] refused initialize");
-            if link.hello.as_ref().is_some_and(|hello| hello.answer.is_some()) {
-                // It took the very same words before: it does not come up again. A first refusal is no failure of its.
-                let server = link.server;
-                self.crashed(core, server);
-            }
-            let refusal = Some(message.raw.as_bytes().to_vec());
-            return self.fail(core, id, "it refused initialize".into(), refusal);
-        };
-        let hello = link.hello.as_mut()?;
-        link.state = State::Ready(core.now);
-        let again = hello.answer.is_some();
-        info!("[{name}] ready{}", if again { " again" } else { "" });
-        debug!("[{name}] link#{} ready: {} bytes of capabilities", id.0, result.get().len());
-        // Later sessions hear what the server says now, not what it said before it was restarted.
-        hello.answer = Some(message.raw.to_owned());
-        let (initialized, peer) = (hello.initialized.clone(), link.peer);
-        if let Some(Peer::Remote(remote)) = peer {
-            let revision = rpc::member(Some(result), "protocolVersion").ok().flatten().and_then(rpc::string);
-            self.remotes.agreed(core, remote, revision.as_deref());
-        }
-        if let (Some(line), Some(peer)) = (initialized, peer) {
-            self.write(core, peer, line);
-        }
-        Some(LinkEvent::Up { link: id, again })
-    }
-
-    /// The server answered `initialize` with something that is no answer.
-    pub(crate) fn handshake_invalid(&mut self, core: &mut Core, id: LinkId, answered: &str) -> Option<LinkEvent> {
-        let link = self.links.get(&id)?;
-        if !matches!(link.state, State::Shaking(number) if rpc::Id(answered).number() == Some(number)) {
-            return None;
-        }
-        let server = link.server;
-        warn!("[{}] answered initialize with something invalid; stopped", core.config.servers[server].name);
-        self.crashed(core, server);
-        self.fail(core, id, "it answered initialize with something that is no valid message".into(), None)
-    }
-
-    /// The server took too long for the handshake.
-    pub(crate) fn handshake_late(&mut self, core: &mut Core, id: LinkId) -> Option<LinkEvent> {
-        let server = self.links.get(&id)?.server;
-        let (name, wait) = (&core.config.servers[server].name, core.config.timeouts.start);
-        warn!("[{name}] did not answer initialize within {} s; stopped", wait.as_secs());
-        self.crashed(core, server);
-        self.fail(core, id, format!("it did not answer initialize within {} s", wait.as_secs()), None)
-    }
-
-    /// Takes the process from a link and says that the link is down.
-    fn fail(&mut self, core: &mut Core, id: LinkId, why: String, refusal: Option<Vec<u8>>) -> Option<LinkEvent> {
-        let link = self.links.get_mut(&id)?;
-        link.state = State::Waiting;
-        link.queue.clear();
-        core.timers.clear(Deadline::Handshake(id));
-        if let Some(peer) = link.peer.take() {
-            self.part(core, peer);
-        }
-        Some(LinkEvent::Down { link: id, why, refusal, spared: Vec::new() })
-    }
-
     /// A child is gone: is it one that a link needs?
     fn ended(&mut self, core: &mut Core, end: Option<(ChildId, End)>) -> Option<LinkEvent> {
         let (child, end) = end?;
         let id = self.by_peer.remove(&Peer::Child(child))?;
-        self.links.get_mut(&id)?.peer = None;
+        let link = self.links.get_mut(&id)?;
+        link.peer = None;
+        let server = link.server;
+        if matches!((&end, link.state), (End::Exited(_), State::Probing(_))) {
+            // Some legacy servers exit when they are asked something before `initialize`.
+            self.crashed(core, server);
+            return self.not_modern(core, id);
+        }
         let why = match end {
-            End::NotStarted(kind) => match &core.config.servers[self.links.get(&id)?.server].origin {
+            End::NotStarted(kind) => match &core.config.servers[server].origin {
                 Origin::Local(command) => cannot_start(command, kind),
                 Origin::Remote(_) => return None,
             },
@@ -723,13 +705,18 @@ impl Back {
             let Some(&link) = self.by_peer.get(&Peer::Remote(remote)) else { continue };
             match said {
                 Said::Message { bytes, about } => events.push(LinkEvent::Message { link, bytes, about }),
-                Said::Failed { number, text } => {
-                    if self.links.get(&link).is_some_and(|l| l.state == State::Shaking(number)) {
-                        events.extend(self.down(core, link, text));
-                    } else {
-                        events.push(LinkEvent::Failed { link, number, text });
+                Said::Failed { number, text, refused } => match self.links.get(&link).map(|link| link.state) {
+                    Some(State::Probing(probe)) if probe == number && refused => {
+                        events.extend(self.not_modern(core, link));
                     }
-                }
+                    Some(State::Shaking(hello)) if hello == number && refused => {
+                        events.extend(self.refused(core, link, rpc::error(Some("0"), rpc::code::INTERNAL, &text), text));
+                    }
+                    Some(State::Shaking(own) | State::Probing(own)) if own == number => {
+                        events.extend(self.down(core, link, text));
+                    }
+                    _ => events.push(LinkEvent::Failed { link, number, text }),
+                },
                 Said::Up => self.shake(core, link),
                 Said::Down { why, unsent } => {
                     let Some(LinkEvent::Down { link, why, refusal, mut spared }) = self.down(core, link, why) else {
@@ -737,11 +724,10 @@ impl Back {
                     };
                     if let Some(entry) = self.links.get_mut(&link) {
                         // Answers and notifications were for the conversation that is over.
-                        for Post { line, number, .. } in unsent {
+                        for Post { line, mirrored, number, .. } in unsent {
                             if let Some(number) = number {
                                 spared.push(number);
-                                entry.queue.extend_from_slice(&line);
-                                entry.queue.push(b'\n');
+                                entry.queue.push(Line { bytes: rpc::line(line), mirrored });
                             }
                         }
                     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
+use super::Line;
 use super::auth::Auth;
 use super::reply::{answers, error_of, hint, message_of, status_text};
 use super::resume::{LISTENING, RETRY_ASKED, STANDALONE, Stream};
@@ -22,6 +23,9 @@ use super::url;
 use crate::config::{Origin, RemoteTransport};
 use crate::core::Core;
 use crate::core::timers::Deadline;
+use crate::era::envelope::{self, MODERN};
+use crate::era::mirror;
+use crate::era::result::is_modern_error;
 use crate::io::{Action, FetchError, FetchId, FetchRequest, Headers, HttpResponse, Pipe, Secret};
 use crate::wire::rpc::{self, Kind};
 use crate::wire::sse;
@@ -35,8 +39,8 @@ pub(crate) struct RemoteId(pub(crate) u64);
 pub(crate) enum Said {
     /// A message, and the number of the request on whose stream it came.
     Message { bytes: Vec<u8>, about: Option<u64> },
-    /// The request of this number has no answer.
-    Failed { number: u64, text: String },
+    /// The request of this number has no answer; `refused`: the server would say the same again.
+    Failed { number: u64, text: String, refused: bool },
     /// Lines can be written from now on.
     Up,
     /// It is over. These lines were not taken, and may be sent in the next conversation.
@@ -47,6 +51,10 @@ pub(crate) enum Said {
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) line: Vec<u8>,
+    /// Header fields that say again what the message says (2026-07-28), beside those that any client can make up.
+    pub(crate) mirrored: Vec<(String, String)>,
+    /// The header fields that any client makes up, if it is a modern request.
+    modern: Option<Vec<(&'static str, String)>>,
     /// The number of the request it is; `None` for a notification or an answer.
     pub(crate) number: Option<u64>,
     /// It is `initialize`.
@@ -69,6 +77,8 @@ pub(super) struct Conversation {
     url: String,
     pub(super) mode: Mode,
     session: Option<String>,
+    /// Modern requests go out: there is no session, and to give up on one is to close its stream.
+    pub(super) modern: bool,
     pub(super) revision: Option<String>,
     pub(super) waiting: VecDeque<Post>,
     /// Nothing may overtake this request: the head of its response is awaited.
@@ -163,6 +173,7 @@ impl Remotes {
             url: remote.url.reveal().clone(),
             mode,
             session: None,
+            modern: false,
             revision: None,
             waiting: VecDeque::new(),
             barrier: None,
@@ -181,19 +192,35 @@ impl Remotes {
         self.table.get(&id).map_or(0, |c| c.waiting.iter().map(|post| post.line.len()).sum())
     }
 
-    pub(crate) fn write(&mut self, core: &mut Core, id: RemoteId, lines: Vec<u8>) {
+    /// Whether everything a server says comes on one stream.
+    pub(crate) fn is_sse(&self, id: RemoteId) -> bool {
+        self.table.get(&id).is_some_and(|conversation| matches!(conversation.mode, Mode::Sse(_)))
+    }
+
+    pub(crate) fn write(&mut self, core: &mut Core, id: RemoteId, line: Line) {
         let Some(conversation) = self.table.get_mut(&id) else { return };
-        // What waited for a handshake comes as several lines at once.
-        for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            let (mut number, mut hello, mut initialized) = (None, false, false);
-            match rpc::parse(line).map(|message| message.kind) {
-                Ok(Kind::Request { id, method, .. }) => (number, hello) = (id.number(), method == "initialize"),
-                Ok(Kind::Notification { method, .. }) => initialized = method == "notifications/initialized",
-                _ => {}
+        let Line { bytes, mirrored } = line;
+        let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let (mut number, mut hello, mut initialized, mut modern) = (None, false, false, None);
+        match rpc::parse(text).map(|message| message.kind) {
+            Ok(Kind::Request { id, method, params }) => {
+                (number, hello) = (id.number(), method == "initialize");
+                modern = envelope::claims(params).then(|| mirror::standard(&method, params));
+                conversation.modern = modern.is_some();
             }
-            let line = line.to_vec();
-            conversation.waiting.push_back(Post { line, number, hello, initialized, challenged: false });
+            Ok(Kind::Notification { method, params }) if conversation.modern => {
+                // Over HTTP there are no notifications from clients any more: a stream that is closed is cancelled.
+                let number = rpc::member(params, "requestId").ok().flatten().and_then(|id| rpc::Id(id.get()).number());
+                if let (Some(number), "notifications/cancelled") = (number, &*method) {
+                    self.forget_call(core, id, number);
+                }
+                return;
+            }
+            Ok(Kind::Notification { method, .. }) => initialized = method == "notifications/initialized",
+            _ => {}
         }
+        let line = text.to_vec();
+        conversation.waiting.push_back(Post { line, mirrored, modern, number, hello, initialized, challenged: false });
         self.pump(core, id);
     }
 
@@ -231,11 +258,21 @@ impl Remotes {
         let mut headers = Headers::new();
         headers.push("content-type", "application/json");
         headers.push("accept", "application/json, text/event-stream");
-        if let (Some(revision), false) = (&conversation.revision, post.hello) {
-            headers.push("mcp-protocol-version", revision.clone());
-        }
-        if let (Some(session), false) = (&conversation.session, post.hello) {
-            headers.push("mcp-session-id", session.clone());
+        if let Some(modern) = &post.modern {
+            headers.push("mcp-protocol-version", MODERN);
+            for (name, value) in modern {
+                headers.push(*name, value.clone());
+            }
+            for (name, value) in &post.mirrored {
+                headers.push(name.clone(), value.clone());
+            }
+        } else if !post.hello {
+            if let Some(revision) = &conversation.revision {
+                headers.push("mcp-protocol-version", revision.clone());
+            }
+            if let Some(session) = &conversation.session {
+                headers.push("mcp-session-id", session.clone());
+            }
         }
         // An answer or a notification must not be overtaken by what follows it; nothing may overtake the handshake.
         let barrier = post.number.is_none() || post.hello;
@@ -355,8 +392,10 @@ impl Remotes {
         fetch.body = match &mut fetch.purpose {
             Purpose::Post(_) if sse && ok => Body::Skipped,
             Purpose::Post(post) if ok => {
-                if post.hello {
+                if post.hello || post.modern.is_some() {
                     conversation.mode = Mode::Streamable;
+                }
+                if post.hello {
                     conversation.session = header("mcp-session-id").map(str::to_owned);
                 }
                 match post.number {
@@ -407,7 +446,7 @@ impl Remotes {
                         } else {
                             let text =
                                 format!("the stream of the answer broke, and to take it up again failed: {}", text());
-                            said.push((owner, Said::Failed { number, text }));
+                            said.push((owner, Said::Failed { number, text, refused: false }));
                         }
                     }
                     Body::Skipped
@@ -416,12 +455,20 @@ impl Remotes {
             Purpose::Sse if ok && events => Body::Events(Box::new(sse::Decoder::new(max))),
             Purpose::Sse => {
                 let why = if ok { wrong_type() } else { text() };
-                let why = match conversation.refused.take() {
-                    Some(first) => format!("it speaks neither Streamable HTTP ({first}) nor HTTP+SSE ({why})"),
-                    None => why,
-                };
-                let unsent = conversation.waiting.drain(..).collect();
-                said.push((owner, Said::Down { why, unsent }));
+                let hello = conversation.waiting.front().filter(|post| post.hello).and_then(|post| post.number);
+                match (conversation.refused.take(), hello) {
+                    (Some(first), Some(number)) => {
+                        // Only a server of the modern revision is left for it to be.
+                        conversation.mode = Mode::Streamable;
+                        conversation.waiting.pop_front();
+                        let text = format!("it speaks neither Streamable HTTP ({first}) nor HTTP+SSE ({why})");
+                        said.push((owner, Said::Failed { number, text, refused: true }));
+                    }
+                    _ => {
+                        let unsent = conversation.waiting.drain(..).collect();
+                        said.push((owner, Said::Down { why, unsent }));
+                    }
+                }
                 Body::Skipped
             }
             Purpose::Token => Body::Error(status, String::new(), Vec::new()),
@@ -504,7 +551,7 @@ impl Remotes {
                             conversation.streams.remove(&number);
                             let text =
                                 format!("the remote server's answer is larger than {max} bytes (--max-message-size)");
-                            said.push((owner, Said::Failed { number, text }));
+                            said.push((owner, Said::Failed { number, text, refused: false }));
                         }
                         shut = true;
                         break;
@@ -597,7 +644,7 @@ impl Remotes {
         }
         let said = match fetch.purpose {
             Purpose::Post(post) => match post.number {
-                Some(number) => vec![(owner, Said::Failed { number, text })],
+                Some(number) => vec![(owner, Said::Failed { number, text, refused: false })],
                 None => {
                     warn!("a notification or an answer did not reach the remote server: {text}");
                     Vec::new()
@@ -627,14 +674,14 @@ impl Remotes {
             (Purpose::Post(post), Body::Json(body)) => match post.number {
                 Some(number) if broken || body.is_empty() => {
                     let text = "the remote server broke off its answer".into();
-                    vec![(owner, Said::Failed { number, text })]
+                    vec![(owner, Said::Failed { number, text, refused: false })]
                 }
                 about => {
                     let missing = about.filter(|number| !answers(&body, *number));
                     let mut said = vec![(owner, Said::Message { bytes: body, about })];
                     said.extend(missing.map(|number| {
                         let text = "the remote server sent something else than the answer to this request".into();
-                        (owner, Said::Failed { number, text })
+                        (owner, Said::Failed { number, text, refused: false })
                     }));
                     said
                 }
@@ -698,7 +745,8 @@ impl Remotes {
             unsent.extend(conversation.waiting.drain(..));
             return vec![(owner, Said::Down { why: text, unsent })];
         }
-        if post.hello && conversation.mode == Mode::Detect && matches!(status, 400 | 404 | 405) {
+        let modern = error.as_deref().and_then(|error| serde_json::from_str(error).ok()).is_some_and(is_modern_error);
+        if post.hello && conversation.mode == Mode::Detect && matches!(status, 400 | 404 | 405) && !modern {
             info!("it does not speak Streamable HTTP ({status}); trying HTTP+SSE");
             conversation.mode = Mode::Sse(None);
             conversation.refused = Some(text);
@@ -716,7 +764,10 @@ impl Remotes {
                 let bytes = format!(r#"{{"jsonrpc":"2.0","id":{number},"error":{error}}}"#).into_bytes();
                 vec![(owner, Said::Message { bytes, about: Some(number) })]
             }
-            None => vec![(owner, Said::Failed { number, text })],
+            None => {
+                let refused = matches!(status, 400..500) && !matches!(status, 401 | 403 | 408 | 429);
+                vec![(owner, Said::Failed { number, text, refused })]
+            }
         }
     }
 
@@ -782,7 +833,7 @@ impl Remotes {
 /// The failure of the request that a fetch carried.
 fn failed(owner: RemoteId, purpose: &Purpose, text: String) -> Option<(RemoteId, Said)> {
     match purpose {
-        Purpose::Post(post) => post.number.map(|number| (owner, Said::Failed { number, text })),
+        Purpose::Post(post) => post.number.map(|number| (owner, Said::Failed { number, text, refused: false })),
         _ => None,
     }
 }

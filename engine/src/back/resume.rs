@@ -55,6 +55,10 @@ impl Remotes {
         stream.fetch = None;
         stream.tries += 1;
         let standalone = number == STANDALONE;
+        if conversation.modern {
+            // Streams of the modern revision are not resumable.
+            stream.last_id = None;
+        }
         if stream.answered {
             conversation.streams.remove(&number);
         } else if standalone || (stream.last_id.is_some() && stream.tries <= RETRIES) {
@@ -64,7 +68,7 @@ impl Remotes {
             core.after(wait, Deadline::Stream(owner, number));
         } else {
             conversation.streams.remove(&number);
-            return vec![(owner, Said::Failed { number, text: text.into() })];
+            return vec![(owner, Said::Failed { number, text: text.into(), refused: false })];
         }
         Vec::new()
     }

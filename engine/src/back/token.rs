@@ -77,7 +77,7 @@ impl Remotes {
             let Some(conversation) = self.table.get_mut(&id) else { continue };
             let waiting = std::mem::take(&mut conversation.waiting);
             let numbers = waiting.into_iter().filter_map(|post| post.number);
-            said.extend(numbers.map(|number| (id, Said::Failed { number, text: text.to_owned() })));
+            said.extend(numbers.map(|number| (id, Said::Failed { number, text: text.to_owned(), refused: false })));
         }
         said
     }

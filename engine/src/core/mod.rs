@@ -37,6 +37,11 @@ impl Core {
         self.numbers
     }
 
+    /// How long a call of this server may take.
+    pub(crate) fn request_timeout(&self, server: usize) -> Duration {
+        self.config.servers.get(server).and_then(|s| s.timeout).unwrap_or(self.config.timeouts.request)
+    }
+
     /// Sets `deadline` to fire after `wait`.
     pub(crate) fn after(&mut self, wait: Duration, deadline: Deadline) {
         self.timers.set(deadline, self.now + wait);

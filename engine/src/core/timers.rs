@@ -20,6 +20,16 @@ pub(crate) enum Deadline {
     SessionIdle(SessionId),
     /// The server did not finish the handshake.
     Handshake(LinkId),
+    /// The server was asked whether it is modern and is silent.
+    Probe(LinkId),
+    /// What a server asks about one request was gathered: it goes to the client together.
+    Questions(SessionId),
+    /// The client did not come back with its answers.
+    Parked(SessionId),
+    /// A request that came back without questions is to be sent again.
+    Again(u64),
+    /// A subscription of ours is to be opened again.
+    Listen(LinkId),
     /// A crashed or unstartable server may be started again.
     Restart(LinkId),
     /// Nobody uses this shared server.

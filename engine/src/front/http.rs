@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::config::{Access, Server, UrlEnv};
+use crate::era::envelope::MODERN;
 use crate::io::{Headers, HttpRequest, Secret};
 use crate::wire::rpc::code;
 
@@ -27,11 +28,13 @@ pub(crate) struct Refusal {
     pub(crate) text: Cow<'static, str>,
     /// The methods to try instead, for a 405.
     pub(crate) allow: Option<&'static str>,
+    /// `data` of the error, raw.
+    pub(crate) data: Option<String>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: u16, code: i32, text: impl Into<Cow<'static, str>>) -> Self {
-        Refusal { status, code, text: text.into(), allow: None }
+        Refusal { status, code, text: text.into(), allow: None, data: None }
     }
 }
 
@@ -316,6 +319,8 @@ fn form_decode(text: &str) -> String {
 
 /// The method, if an MCP endpoint has it.
 pub(crate) fn verb(request: &HttpRequest, stateless: bool) -> Result<Verb, Refusal> {
+    // Revision 2026-07-28 has neither.
+    let stateless = stateless || request.headers.get("mcp-protocol-version") == Some(MODERN);
     match &*request.method {
         "POST" => Ok(Verb::Post),
         "GET" if !stateless => Ok(Verb::Get),
@@ -325,6 +330,7 @@ pub(crate) fn verb(request: &HttpRequest, stateless: bool) -> Result<Verb, Refus
             code: code::REFUSED,
             text: "this method is not allowed here".into(),
             allow: Some(if stateless { "POST" } else { "GET, POST, DELETE" }),
+            data: None,
         }),
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod http;
 mod legacy;
+mod modern;
 pub(crate) mod session;
 pub(crate) mod status;
 mod stdio;
@@ -19,6 +20,7 @@ use log::{debug, info, warn};
 use crate::core::Core;
 use crate::core::outbox::Outbox;
 use crate::core::timers::Deadline;
+use crate::era::envelope::Envelope;
 use crate::io::{Action, Body, ExchangeId, Headers, HttpRequest, HttpResponse, Instant, Pipe};
 use crate::wire::rpc::{Kind, Message, code};
 use crate::wire::{rpc, sse};
@@ -53,6 +55,8 @@ pub(crate) enum Inbound<'r> {
     Done,
     /// Messages to route. If none of them is a request, the exchange is answered already.
     Post { server: usize, stream: StreamId, messages: Vec<Message<'r>> },
+    /// A request of revision 2026-07-28, with what it says of its client.
+    Modern { server: usize, stream: StreamId, message: Message<'r>, envelope: Envelope },
     /// The client ends its session.
     Delete(SessionId),
     /// Somebody asks how the servers are; see [`Front::answer_status`].
@@ -178,6 +182,9 @@ impl Front {
         let (messages, batch) = read_messages(core, request, request_id)?;
         let is_hello = |m: &Message<'_>| matches!(&m.kind, Kind::Request { method, .. } if method == "initialize");
         let hello = messages.iter().any(is_hello);
+        if modern::is_modern(request, &messages) {
+            return self.admit_modern(core, id, server, request, messages, batch);
+        }
         if hello && batch {
             return refuse(400, code::INVALID_REQUEST, "initialize must not be part of a batch");
         }
@@ -375,7 +382,7 @@ impl Front {
         if let Some(name) = &session.name {
             self.names.insert(name.clone(), id);
         }
-        if session.channel != Channel::OneExchange {
+        if matches!(session.channel, Channel::Streams | Channel::Sse(_) | Channel::Stdio) {
             let server = &core.config.servers[session.server].name;
             info!("[{server}] session#{} began, revision {}", id.0, revision.unwrap_or("unknown"));
         }
@@ -398,6 +405,11 @@ impl Front {
         self.sessions.get(&id).map(|s| s.env.clone()).unwrap_or_default()
     }
 
+    /// The server that a session talks to.
+    pub(crate) fn server_of(&self, id: SessionId) -> usize {
+        self.sessions.get(&id).map_or(0, |s| s.server)
+    }
+
     pub(crate) fn is_dedicated(&self, id: SessionId) -> bool {
         self.sessions.get(&id).is_some_and(|s| s.dedicated)
     }
@@ -408,7 +420,8 @@ impl Front {
 
     /// Whether the session lives for one exchange only.
     pub(crate) fn is_ephemeral(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_none_or(|s| s.channel == Channel::OneExchange)
+        let one = |s: &Session| matches!(s.channel, Channel::OneExchange | Channel::Modern | Channel::ModernStdio);
+        self.sessions.get(&id).is_none_or(one)
     }
 
     /// Answers one request of a stream. `status` counts if the answer turns out to be the whole response.
@@ -418,7 +431,7 @@ impl Front {
             message = excuse(&message);
         }
         let Some(session) = self.sessions.get_mut(&id.session) else { return };
-        if matches!(session.channel, Channel::Sse(_) | Channel::Stdio) {
+        if matches!(session.channel, Channel::Sse(_) | Channel::Stdio | Channel::ModernStdio) {
             return self.say(core, id.session, &message);
         }
         let Some(stream) = session.streams.get_mut(&id.number) else { return };
@@ -455,7 +468,7 @@ impl Front {
     /// Sends a client something that is not an answer: on the stream of one of its requests, or on the standalone one.
     pub(crate) fn push(&mut self, core: &mut Core, id: StreamId, message: &[u8]) {
         let Some(session) = self.sessions.get_mut(&id.session) else { return };
-        if matches!(session.channel, Channel::Sse(_) | Channel::Stdio) {
+        if matches!(session.channel, Channel::Sse(_) | Channel::Stdio | Channel::ModernStdio) {
             return self.say(core, id.session, message);
         }
         if id.number == STANDALONE {
@@ -489,7 +502,7 @@ impl Front {
     pub(crate) fn is_attached(&self, id: StreamId) -> bool {
         let Some(session) = self.sessions.get(&id.session) else { return false };
         match session.channel {
-            Channel::Sse(_) | Channel::Stdio => true,
+            Channel::Sse(_) | Channel::Stdio | Channel::ModernStdio => true,
             _ => session.streams.get(&id.number).is_some_and(|s| !s.attached.is_empty()),
         }
     }
@@ -504,8 +517,8 @@ impl Front {
         let Some(session) = self.sessions.get(&id) else { return };
         match session.channel {
             Channel::Sse(exchange) => self.say_event(core, id, exchange, message),
-            Channel::Stdio => self.say_line(core, message),
-            Channel::Streams | Channel::OneExchange => {}
+            Channel::Stdio | Channel::ModernStdio => self.say_line(core, message),
+            Channel::Streams | Channel::OneExchange | Channel::Modern => {}
         }
     }
 
@@ -601,7 +614,12 @@ impl Front {
             503 => headers.push("retry-after", "1"),
             _ => {}
         }
-        let body = rpc::error(request, refusal.code, &refusal.text);
+        let mut body = rpc::error(request, refusal.code, &refusal.text);
+        if let Some(data) = &refusal.data {
+            // Before the two braces at the end.
+            body.truncate(body.len() - 2);
+            body.extend_from_slice(format!(r#","data":{data}}}}}"#).as_bytes());
+        }
         self.respond(core, id, refusal.status, headers, Body::Full(body));
     }
 
@@ -679,7 +697,7 @@ impl Front {
             stream.attached.retain(|one| *one != id);
         }
         match session.channel {
-            Channel::OneExchange if session.exchanges.is_empty() => return Some(name),
+            Channel::OneExchange | Channel::Modern if session.exchanges.is_empty() => return Some(name),
             Channel::Sse(stream) if stream == id => return Some(name),
             _ => {}
         }
@@ -709,7 +727,7 @@ impl Front {
     /// Whether a session has more to read than it may.
     pub(crate) fn is_congested(&self, core: &Core, id: SessionId) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
-        if session.channel == Channel::Stdio {
+        if matches!(session.channel, Channel::Stdio | Channel::ModernStdio) {
             return self.stdout_backlog() > core.config.limits.max_queue;
         }
         let exchanges = session.exchanges.iter().filter_map(|e| self.exchanges.get(e));
@@ -783,6 +801,11 @@ fn read_messages<'r>(
             Err(malformed(e))
         }
     }
+}
+
+/// Whether we know a legacy revision of this name.
+pub(crate) fn is_known_revision(version: &str) -> bool {
+    http::REVISIONS.contains(&version)
 }
 
 const NO_BATCHES: &str = "batches exist in revision 2025-03-26 only; send one message";

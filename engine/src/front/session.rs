@@ -39,6 +39,11 @@ pub(crate) enum Channel {
     Streams,
     /// By the streams of Streamable HTTP, but it lives only as long as its one exchange.
     OneExchange,
+    /// The same for a request of revision 2026-07-28, whose client means to cancel it when it leaves. It may outlive its
+    /// exchange, while its client gathers what a server wants to know.
+    Modern,
+    /// A request of revision 2026-07-28 that came by our stdin, and is answered by our stdout.
+    ModernStdio,
     /// All by one event stream: HTTP+SSE (2024-11-05). It lives as long as that.
     Sse(ExchangeId),
     /// All by our stdout.

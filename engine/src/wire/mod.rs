@@ -8,5 +8,6 @@ pub mod fetch;
 pub mod gzip;
 pub mod http;
 pub mod lines;
+pub mod object;
 pub mod rpc;
 pub mod sse;

@@ -195,6 +195,10 @@ fn a_refused_initialize_is_passed_on_and_leaves_no_session() {
         format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no","data":{{"supported":[]}}}}}}"#)
     };
     w.child_says(child, &error(&line.id()));
+    // It may be a server of the newest revision, which has no `initialize`.
+    let probe = w.expect_line(child);
+    assert!(probe.contains(r#""method":"server/discover""#), "{probe:?}");
+    w.child_says(child, &format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32601,"message":"?"}}}}"#, probe.id()));
     let response = w.expect_respond(exchange);
     assert_eq!(text(&response), error(r#""i""#));
     assert_eq!(response.headers.get("mcp-session-id"), None);

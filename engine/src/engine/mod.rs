@@ -1,5 +1,7 @@
 //! The engine: the only file that connects the machines. It matches on what each of them returns, and on nothing else.
 
+mod eras;
+
 use std::fmt::Write as _;
 
 use log::{debug, info, log_enabled, trace, warn};
@@ -8,9 +10,12 @@ use crate::back::{Back, Full, LinkEvent, LinkId, Sharing};
 use crate::config::{Config, ConfigError, FrontKind, SessionMode};
 use crate::core::Core;
 use crate::core::timers::Deadline;
+use crate::era::catalog::Catalogs;
+use crate::era::down::Down;
+use crate::era::up::Up;
 use crate::front::{Front, Inbound, SessionId, StreamId, Target};
 use crate::io::{Action, ChildId, Event, ExchangeId, FetchId, HttpRequest, Instant, Output, Pipe};
-use crate::router::{Router, Step};
+use crate::router::{Answered, Role, Router, Step};
 use crate::wire::lines::Line;
 use crate::wire::rpc::{self, IdScanner, Kind, Message, code};
 
@@ -24,6 +29,9 @@ pub struct Engine {
     front: Front,
     router: Router,
     back: Back,
+    down: Down,
+    up: Up,
+    catalogs: Catalogs,
     phase: Phase,
     /// The id of the overlong message that each child is in the middle of.
     overlong: std::collections::BTreeMap<ChildId, IdScanner>,
@@ -74,7 +82,9 @@ impl Engine {
         if core.config.front == FrontKind::Stdio {
             front.open_stdio(&mut core);
         }
-        Ok(Engine { core, front, router, back, phase: Phase::Running, overlong: std::collections::BTreeMap::new() })
+        let (down, up, catalogs) = (Down::default(), Up::default(), Catalogs::default());
+        let overlong = std::collections::BTreeMap::new();
+        Ok(Engine { core, front, router, back, down, up, catalogs, phase: Phase::Running, overlong })
     }
 
     /// Takes in one event. Then [`Engine::poll`] must be called until it says to wait.
@@ -114,6 +124,10 @@ impl Engine {
             Event::Closed(Pipe::Response(id), _) => {
                 let session = self.front.session_of(id);
                 if let Some(session) = self.front.closed(&mut self.core, id) {
+                    if self.front.is_modern(session) {
+                        self.modern_closed(session);
+                        return self.forget_released();
+                    }
                     // A client of one exchange may have lost its connection, which is no wish to cancel.
                     let tell = !self.front.is_ephemeral(session);
                     self.leave(session, "the client is gone", tell);
@@ -177,7 +191,7 @@ impl Engine {
             if let Some(deadline) = self.core.timers.pop(self.core.now) {
                 self.fire(deadline);
                 self.forget_released();
-            } else if self.phase == Phase::Draining && self.router.calls() == 0 {
+            } else if self.phase == Phase::Draining && self.open_calls() == 0 {
                 self.stop();
                 self.forget_released();
             } else if self.phase == Phase::Stopping && self.has_ended() {
@@ -198,10 +212,15 @@ impl Engine {
             links: self.back.links(),
             children: self.back.children(),
             fetches: self.back.fetches(),
-            calls: self.router.calls(),
+            calls: self.open_calls(),
             questions: self.router.asks(),
             timers: self.core.timers.len(),
         }
+    }
+
+    /// Requests of clients that are not answered.
+    fn open_calls(&self) -> usize {
+        self.router.calls() + self.down.held() + self.up.waiting() + self.catalogs.waiting()
     }
 
     // ---- from the clients ----
@@ -216,6 +235,13 @@ impl Engine {
                 for message in &messages {
                     self.client_says(server, stream, message);
                 }
+            }
+            Inbound::Modern { server, stream, message, envelope } => {
+                let mirrored = request.headers.iter().filter(|(name, _)| {
+                    name.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("mcp-param-"))
+                });
+                let mirrored = mirrored.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                self.modern_says(server, stream, &message, envelope, Some(mirrored));
             }
             Inbound::Status(place) => {
                 let health = self.back.health(&self.core);
@@ -265,6 +291,19 @@ impl Engine {
                 return self.refuse(stream, id.0, full);
             }
         }
+        let Some(link) = self.router.link_of(stream.session) else { return };
+        if self.back.answer(link).is_none() {
+            // It cannot be said in the server's language before it is known which one that is.
+            if !self.up.hold(&self.core, link, stream, message.raw)
+                && let Kind::Request { id, .. } = &message.kind
+            {
+                self.refuse(stream, id.0, Full::Queue);
+            }
+            return;
+        }
+        if self.back.is_modern(link) {
+            return self.legacy_says(link, stream, message);
+        }
         let step = self.router.client_says(&mut self.core, stream, message);
         self.run(step);
     }
@@ -289,6 +328,7 @@ impl Engine {
             self.front.reply(&mut self.core, stream, 200, error);
             return self.refuse_session(stream.session, "refused");
         };
+        self.up.introduce(stream.session, message);
         let version = version.map_or("", |version| version.get());
         let capabilities = capabilities.map_or("", |capabilities| capabilities.get());
         let mode = self.core.config.servers[server].sessions;
@@ -325,20 +365,32 @@ impl Engine {
         hello: &Message<'_>,
         initialized: Option<Vec<u8>>,
     ) -> Result<(), Full> {
-        let dedicated = sharing == Sharing::Dedicated;
+        let scope = self.scope(session);
         let env = self.front.env(session);
         let sharing = match sharing {
+            // A server that needs no introduction is shared by all, whoever they are.
+            _ if self.back.is_only_modern(server) => Sharing::modern(&scope),
             // Clients with other variables are other clients.
-            Sharing::Shared(key) => Sharing::Shared(format!("{key} {} {}", self.front.who(session), env.key())),
-            dedicated => dedicated,
+            Sharing::Shared(key) => Sharing::Shared(format!("{key} {scope}")),
+            Sharing::Dedicated => Sharing::Dedicated,
         };
-        let link = self.back.acquire(&mut self.core, server, sharing, env.pairs())?;
+        let dedicated = sharing == Sharing::Dedicated;
+        let link = self.back.acquire(&mut self.core, server, sharing, &scope, env.pairs(), false)?;
         self.front.set_dedicated(session, dedicated);
-        self.router.attach(session, link);
-        self.back.hello(&mut self.core, link, hello, initialized);
+        self.router.attach(session, link, server, Role::Client);
+        if self.back.is_only_modern(server) {
+            self.back.discover(&mut self.core, link);
+        } else {
+            self.back.hello(&mut self.core, link, hello, initialized);
+        }
         // It may have been down without anybody to start it for.
         self.back.start(&mut self.core, link);
         Ok(())
+    }
+
+    /// Which clients a session may meet at a server: those with its key and its environment.
+    fn scope(&self, session: SessionId) -> String {
+        format!("{} {}", self.front.who(session), self.front.env(session).key())
     }
 
     /// Ties a session that has no `initialize` of its own to a link that the proxy introduces itself to.
@@ -359,6 +411,16 @@ impl Engine {
 
     /// Answers an `initialize` with what the server said to one.
     fn welcome(&mut self, stream: StreamId, id: &str, answer: &str) {
+        let link = self.router.link_of(stream.session);
+        let modern = link.filter(|link| self.back.is_modern(*link));
+        let translated = match modern {
+            Some(_) => rpc::parse_str(answer).ok().and_then(|answer| self.up.welcome(stream.session, &answer)),
+            None => {
+                self.up.forget(stream.session);
+                None
+            }
+        };
+        let answer = translated.as_deref().unwrap_or(answer);
         let Ok(Message { raw, kind: Kind::Response { id: Some(old), outcome: Ok(result) } }) = rpc::parse_str(answer)
         else {
             // Only complete answers are kept.
@@ -369,6 +431,10 @@ impl Engine {
         let waits = self.front.is_attached(stream);
         let message = rpc::splice(raw, &mut [(old.0, id)]);
         self.front.reply(&mut self.core, stream, 200, message);
+        if let Some(link) = modern {
+            self.front.set_dedicated(stream.session, false);
+            self.listen_up(link);
+        }
         if !waits {
             // The client left before it learned the name of its session.
             self.end_session(stream.session, "the client is gone");
@@ -401,6 +467,22 @@ impl Engine {
     /// Takes a session from its link.
     /// `tell`: the server is told that its calls are cancelled.
     fn leave(&mut self, session: SessionId, why: &str, tell: bool) {
+        for (stream, id) in self.up.leave(&mut self.core, session) {
+            self.front.reply(&mut self.core, stream, 200, rpc::error(Some(&id), code::INTERNAL, why));
+        }
+        for (stream, raw) in self.catalogs.leave(session) {
+            self.fail_raw(stream, &raw, why);
+        }
+        let link = self.router.link_of(session);
+        self.part(session, why, tell);
+        if let Some(link) = link.filter(|link| self.back.is_modern(*link) && !self.front.is_modern(session)) {
+            self.up.lost(|call| self.router.link_of_call(call).is_some());
+            self.listen_up(link);
+        }
+    }
+
+    /// Takes a session from its link, and nothing else.
+    fn part(&mut self, session: SessionId, why: &str, tell: bool) {
         if let Some(parting) = self.router.detach(&mut self.core, session, tell) {
             for (stream, id) in parting.open {
                 let error = rpc::error(Some(&id), code::INTERNAL, why);
@@ -425,6 +507,7 @@ impl Engine {
     fn forget_released(&mut self) {
         for link in self.back.take_released() {
             self.router.forget(&mut self.core, link);
+            self.silence(link, "the server was stopped");
         }
     }
 
@@ -477,7 +560,7 @@ impl Engine {
         };
         for message in parsed {
             match message {
-                Ok(message) => self.client_says(0, stream, &message),
+                Ok(message) => self.stdin_message(stream, &message),
                 Err(malformed) => {
                     warn!("something that is no message was skipped on stdin: {malformed}");
                     if let Some(id) = malformed.id.clone().or_else(|| rpc::guess_id(line)) {
@@ -614,14 +697,44 @@ impl Engine {
                 return;
             }
         };
-        if let Some(event) = self.back.handshake(&mut self.core, link, &message) {
-            return self.link_event(event);
+        if let Some(events) = self.back.handshake(&mut self.core, link, &message) {
+            return self.link_events(events);
         }
-        let step = self.router.server_says(&mut self.core, link, &message, about);
-        if matches!((&step, &message.kind), (Step::Reply { .. }, Kind::Response { .. })) {
-            self.back.works(link);
+        let modern = self.back.is_modern(link);
+        match &message.kind {
+            Kind::Response { id, outcome } => {
+                let answered = self.router.answered(&mut self.core, link, *id, outcome.ok());
+                self.server_answers(link, &message, answered);
+            }
+            Kind::Request { method, .. } if modern => {
+                warn!("link#{}: a request {method:?} was dropped: modern servers send none", link.0);
+            }
+            Kind::Notification { .. } if modern && self.own_subscription_says(link, &message) => {}
+            _ => {
+                let step = self.router.server_says(&mut self.core, link, &message, about);
+                self.run(step);
+            }
         }
-        self.run(step);
+    }
+
+    /// An answer goes to its client, in the words of its era.
+    fn server_answers(&mut self, link: LinkId, message: &Message<'_>, answered: Answered) {
+        let Kind::Response { id: Some(theirs), outcome } = &message.kind else { return };
+        match answered {
+            Answered::Nobody => {}
+            Answered::Own { call, effect } => self.own_answered(link, call, &effect, *outcome),
+            Answered::Client { call, stream, id } => {
+                self.back.works(link);
+                if self.down.get(stream.session).is_some() {
+                    self.answer_modern(link, stream.session, &id, message);
+                } else if self.back.is_modern(link) {
+                    self.answer_legacy(link, call, stream, &id, message);
+                } else {
+                    let message = rpc::splice(message.raw, &mut [(theirs.0, &id)]);
+                    self.front.reply(&mut self.core, stream, 200, message);
+                }
+            }
+        }
     }
 
     fn link_events(&mut self, events: impl IntoIterator<Item = LinkEvent>) {
@@ -641,7 +754,7 @@ impl Engine {
             }
             LinkEvent::Up { link, again } => {
                 let answer = self.back.answer(link).unwrap_or_default().to_owned();
-                if again {
+                if again && !self.back.is_modern(link) {
                     for line in self.router.restore(&mut self.core, link) {
                         let _ = self.back.send(&mut self.core, link, line);
                     }
@@ -650,7 +763,9 @@ impl Engine {
                 for (stream, id) in self.router.greetings(link) {
                     self.welcome(stream, &id, &answer);
                 }
+                self.go_on(link, again);
             }
+            LinkEvent::Legacy { link } => self.place_again(link),
             LinkEvent::Down { link, why, refusal, spared } => {
                 let text = format!("the server failed: {why}");
                 for step in self.router.link_down(&mut self.core, link, &text, &spared) {
@@ -666,6 +781,8 @@ impl Engine {
                     self.front.reply(&mut self.core, stream, 200, error);
                     self.refuse_session(stream.session, &text);
                 }
+                self.silence(link, &text);
+                self.fail_held(link, &text);
                 if self.router.sessions_of(link).next().is_none() {
                     self.back.abandon(&mut self.core, link);
                 } else {
@@ -692,20 +809,32 @@ impl Engine {
             }
             Step::SendNow { link, line } => self.back.send_now(&mut self.core, link, line),
             Step::Initialized { link, message } => self.back.initialized(&mut self.core, link, &message),
-            Step::Reply { stream, status, message } => self.front.reply(&mut self.core, stream, status, message),
-            Step::Push { stream, message } => self.front.push(&mut self.core, stream, &message),
+            Step::Reply { stream, status, message } => self.reply(stream, status, message),
+            Step::Push { stream, message } => {
+                // A client that is away has no stream that it could come on.
+                if !self.down.is_parked(stream.session) {
+                    self.front.push(&mut self.core, stream, &message);
+                }
+            }
+            Step::PushTo { target, message, ask: Some(ask) } if self.down.get(target.session).is_some() => {
+                self.ask_modern(target.session, ask, &message);
+            }
+            Step::PushTo { target, .. } if self.down.is_parked(target.session) => {}
+            Step::Told { ask, outcome } => self.told(ask, outcome),
             Step::PushTo { target, message, ask } => {
                 let stream = self.front.choose(target);
                 if let Some(ask) = ask {
                     if self.front.is_ephemeral(target.session) {
-                        let step = self.router.refuse_ask(&mut self.core, ask);
+                        let text = "the client has no session and cannot be asked anything";
+                        let step = self.router.refuse_ask(&mut self.core, ask, text);
                         return self.run(step);
                     }
                     self.router.asked_on(ask, stream);
                 }
                 self.front.push(&mut self.core, stream, &message);
             }
-            Step::Broadcast { sessions, message } => {
+            Step::Broadcast { link, sessions, message, topic } => {
+                let message = self.tell_listeners(link, &sessions, message, &topic);
                 for target in sessions {
                     // What concerns the whole server is no matter of one request, unless there is no other way to say it.
                     let target = Target { sole: None, ..target };
@@ -721,7 +850,7 @@ impl Engine {
     fn fire(&mut self, deadline: Deadline) {
         match deadline {
             Deadline::Call(call) => {
-                let link = self.router.link_of_call(call);
+                let (link, own) = (self.router.link_of_call(call), self.router.effect_of(call));
                 for step in self.router.call_late(&mut self.core, call) {
                     self.run(step);
                 }
@@ -730,8 +859,12 @@ impl Engine {
                 {
                     self.router.bury(&mut self.core, call.0);
                 }
+                if let Some(link) = link {
+                    self.call_was_late(link, call, own);
+                }
             }
             Deadline::Ask(ask) => {
+                self.down.withdrawn(ask);
                 for step in self.router.ask_late(&mut self.core, ask) {
                     self.run(step);
                 }
@@ -742,6 +875,21 @@ impl Engine {
                 let event = self.back.handshake_late(&mut self.core, link);
                 self.link_events(event);
             }
+            Deadline::Probe(link) => {
+                let event = self.back.probe_late(&mut self.core, link);
+                self.link_events(event);
+            }
+            Deadline::Questions(session) => self.ask_now(session),
+            Deadline::Parked(session) => {
+                info!("session#{}: its client did not come back with what the server wants to know", session.0);
+                self.end_modern(session);
+            }
+            Deadline::Again(number) => {
+                if let Some(retry) = self.up.again(number) {
+                    self.send_up(retry.stream, &retry.raw, retry.rounds, false);
+                }
+            }
+            Deadline::Listen(link) => self.listen_up(link),
             Deadline::Restart(link) => self.back.start(&mut self.core, link),
             Deadline::LinkIdle(link) => self.back.idle(&mut self.core, link),
             Deadline::Stop(child) => self.back.stop_harder(&mut self.core, child),
@@ -802,7 +950,11 @@ impl Engine {
         self.phase = Phase::Stopping;
         self.core.timers.clear(Deadline::Shutdown);
         for session in self.front.all_sessions() {
+            if let Some((stream, farewell)) = self.down.farewell(session) {
+                self.front.reply(&mut self.core, stream, 200, farewell);
+            }
             self.end_session(session, "the proxy is stopping");
+            self.down.close(&mut self.core, session);
         }
         self.back.release_all(&mut self.core);
         let times = &self.core.config.timeouts;

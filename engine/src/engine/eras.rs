@@ -1,0 +1,885 @@
+//! The meeting of the eras, as far as it takes all machines: what modern clients say and hear, and legacy clients of modern
+//! servers. How messages are translated is told in [`crate::era`].
+
+use log::{debug, info, warn};
+use serde_json::value::RawValue;
+
+use super::Engine;
+use crate::back::{Full, Line, LinkId, Sharing};
+use crate::config::SessionMode;
+use crate::core::timers::Deadline;
+use crate::era::Era;
+use crate::era::catalog::Waiter;
+use crate::era::down::{Asked, Filter, Request, tag};
+use crate::era::envelope::{self, Envelope};
+use crate::era::up::{Flight, Next, Told};
+use crate::era::{mirror, result};
+use crate::front::{SessionId, StreamId, Target};
+use crate::io::Headers;
+use crate::router::{AskId, CallId, Effect, Role, Step, Topic};
+use crate::wire::object::{Object, quote};
+use crate::wire::rpc::{self, Kind, Message, code};
+
+/// How long calls wait for a list of tools of a server that does not give one.
+const CATALOG: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Methods that the modern revision has no more, though a legacy server would answer them.
+fn is_removed(method: &str) -> bool {
+    matches!(
+        method,
+        "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
+    ) || method.starts_with("tasks/")
+        || method.starts_with("notifications/")
+}
+
+impl Engine {
+    // ---- what modern clients say ----
+
+    /// A request of the modern era. `mirrored` are its `Mcp-Param-*` header fields; `None` if it came by stdin.
+    pub(super) fn modern_says(
+        &mut self,
+        server: usize,
+        stream: StreamId,
+        message: &Message<'_>,
+        envelope: Envelope,
+        mirrored: Option<Vec<(String, String)>>,
+    ) {
+        let who = self.front.who(stream.session);
+        let Some(request) = Request::new(server, stream, message, envelope, mirrored, who) else { return };
+        let full = self.down.held_bytes() + request.raw.len() > self.core.config.limits.max_unread;
+        self.down.open(request);
+        if full {
+            return self.refuse_modern(stream.session, 503, code::REFUSED, "too many requests wait; try again later");
+        }
+        self.place(stream.session);
+    }
+
+    /// A message that came by stdin, where both eras may speak.
+    pub(super) fn stdin_message(&mut self, stream: StreamId, message: &Message<'_>) {
+        match &message.kind {
+            Kind::Request { id, params, .. } if envelope::claims(*params) => {
+                let own = self.front.open_modern_stdio(&mut self.core);
+                let refusal = match envelope::read(*params) {
+                    Ok(envelope) if envelope.version == envelope::MODERN => {
+                        return self.modern_says(0, own, message, envelope, None);
+                    }
+                    Ok(envelope) => result::unsupported_version(id.0, &envelope.version),
+                    Err(text) => rpc::error(Some(id.0), code::INVALID_PARAMS, &text),
+                };
+                self.front.reply(&mut self.core, own, 400, refusal);
+                self.front.end_session(&mut self.core, own.session);
+            }
+            Kind::Notification { method, params } if method == "notifications/cancelled" => {
+                let wanted = rpc::member(*params, "requestId").ok().flatten();
+                let found = wanted.and_then(|wanted| self.down.by_id(|id| crate::router::same_id(id, wanted.get())));
+                match found {
+                    Some(session) => self.end_modern(session),
+                    None => self.client_says(0, stream, message),
+                }
+            }
+            _ => self.client_says(0, stream, message),
+        }
+    }
+
+    /// Finds a modern request its link, and sends it as soon as that is ready.
+    fn place(&mut self, session: SessionId) {
+        let Some(request) = self.down.get(session) else { return };
+        let server = request.server;
+        let mode = self.core.config.servers[server].sessions;
+        let scope = self.scope(session);
+        let era = self.back.era(server);
+        let asked = request.can_be_asked();
+        let alone = self.front.is_stdio(session);
+        // Nothing that a server says on stdio names the request that it asks or tells about. So while one may be meant, no
+        // other may be. All that comes by our stdin is one client, and is told apart by it.
+        let asks = asked && era == Some(Era::Legacy);
+        let lease = (asks || request.envelope.level.is_some() || mode == SessionMode::PerSession)
+            && !alone
+            && !self.back.is_exact(&self.core, server);
+        let sharing = match (mode, era) {
+            (SessionMode::PerRequest, _) => Sharing::Dedicated,
+            (_, Some(Era::Modern)) => Sharing::modern(&scope),
+            (_, Some(Era::Legacy)) => {
+                let key = format!("client of its own era: {} {scope}", request.envelope.legacy_capabilities());
+                Sharing::Shared(key)
+            }
+            (_, None) => Sharing::Shared(format!("server of unknown era: {scope}")),
+        };
+        let hello = (era == Some(Era::Legacy)).then(|| request.envelope.initialize());
+        let env = self.front.env(session);
+        let mut acquire = |lease| {
+            let sharing = sharing.clone();
+            self.back.acquire(&mut self.core, server, sharing, &scope, env.pairs(), lease).map(|link| (link, lease))
+        };
+        // Where there is no room for one more process, questions that might be for several clients are refused.
+        let acquired = acquire(lease).or_else(|full| if lease { acquire(false) } else { Err(full) });
+        let (link, leased) = match acquired {
+            Ok(found) => found,
+            Err(Full::Children) => {
+                let text = "too many server processes run (--max-children); try again later";
+                return self.refuse_modern(session, 503, code::REFUSED, text);
+            }
+            Err(Full::Queue) => {
+                let text = "the server does not read what was sent to it; try again later";
+                return self.refuse_modern(session, 503, code::REFUSED, text);
+            }
+        };
+        if let Some(request) = self.down.get_mut(session) {
+            request.leased = leased;
+        }
+        self.front.set_dedicated(session, leased || alone || mode == SessionMode::PerRequest);
+        self.router.attach(session, link, server, Role::Request { asked });
+        match hello.as_deref().map(rpc::parse_str) {
+            Some(Ok(hello)) => {
+                let initialized = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n".to_vec();
+                self.back.hello(&mut self.core, link, &hello, Some(initialized));
+            }
+            _ => self.back.discover(&mut self.core, link),
+        }
+        self.back.start(&mut self.core, link);
+        if self.back.is_ready(link) {
+            self.dispatch(session);
+        }
+    }
+
+    /// The server of a link turned out to be a legacy one: each request finds a link for a client like its own.
+    pub(super) fn place_again(&mut self, link: LinkId) {
+        let sessions: Vec<_> = self.router.sessions_of(link).collect();
+        for session in &sessions {
+            self.release_lease(*session, link);
+            self.router.detach(&mut self.core, *session, false);
+        }
+        for session in sessions {
+            self.place(session);
+        }
+        if self.router.sessions_of(link).next().is_none() {
+            self.back.abandon(&mut self.core, link);
+        }
+    }
+
+    /// A link is up: what waited for it goes on.
+    pub(super) fn go_on(&mut self, link: LinkId, again: bool) {
+        for (stream, raw) in self.up.release(link) {
+            if let Ok(message) = rpc::parse_str(&raw) {
+                self.client_says(self.front.server_of(stream.session), stream, &message);
+            }
+        }
+        let sessions: Vec<_> = self.router.sessions_of(link).collect();
+        for session in sessions {
+            if self.down.get(session).is_some_and(Request::is_held) {
+                self.dispatch(session);
+            } else if again && let Some(filter) = self.down.filter(session).cloned() {
+                // Nobody knows what changed while the server was down.
+                for list in filter.lists {
+                    let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
+                    let tagged = rpc::parse_str(&text).ok().and_then(|m| self.down.tagged(session, &m));
+                    if let Some((stream, message)) = tagged {
+                        self.front.push(&mut self.core, stream, &message);
+                    }
+                }
+            }
+        }
+        if self.back.is_modern(link) {
+            self.listen_up(link);
+        }
+    }
+
+    /// A link is down: what waited for it fails.
+    pub(super) fn fail_held(&mut self, link: LinkId, why: &str) {
+        for (stream, raw) in self.up.release(link) {
+            self.fail_raw(stream, &raw, why);
+        }
+        let sessions: Vec<_> = self.router.sessions_of(link).collect();
+        for session in sessions {
+            if self.down.get(session).is_some_and(Request::is_held) {
+                self.refuse_modern(session, 200, code::INTERNAL, why);
+            }
+        }
+    }
+
+    /// A request that was kept fails.
+    pub(super) fn fail_raw(&mut self, stream: StreamId, raw: &str, why: &str) {
+        if let Ok(Message { kind: Kind::Request { id, .. }, .. }) = rpc::parse_str(raw) {
+            self.reply(stream, 200, rpc::error(Some(id.0), code::INTERNAL, why));
+        }
+    }
+
+    /// A link is down or gone: nothing that was known of its server's tools counts, and no subscription of ours.
+    pub(super) fn silence(&mut self, link: LinkId, why: &str) {
+        self.up.silence(&mut self.core, link);
+        self.up.lost(|call| self.router.link_of_call(call).is_some());
+        for waiter in self.catalogs.forget(link) {
+            match waiter {
+                // They are held, and fail with the others.
+                Waiter::Modern(_) => {}
+                Waiter::Legacy(stream, raw, _) => self.fail_raw(stream, &raw, why),
+            }
+        }
+    }
+
+    /// The link of a modern request is ready.
+    fn dispatch(&mut self, session: SessionId) {
+        let (Some(request), Some(link)) = (self.down.get(session), self.router.link_of(session)) else { return };
+        let modern = self.back.is_modern(link);
+        let by_http = modern && self.back.is_remote(&self.core, link);
+        let (raw, stream) = (request.raw.clone(), request.stream);
+        let Ok(message) = rpc::parse_str(&raw) else { return };
+        let Kind::Request { id, method, params } = &message.kind else { return };
+        let mut mirrored = Vec::new();
+        match (&request.mirrored, by_http) {
+            (Some(given), true) => mirrored.clone_from(given),
+            (None, false) => {}
+            _ if method != "tools/call" => {}
+            (given, _) => {
+                let Some(catalog) = self.catalogs.get(link) else {
+                    if self.catalogs.wait(link, Waiter::Modern(session)) {
+                        self.ask_for_tools(link, None);
+                    }
+                    return;
+                };
+                match given {
+                    Some(given) => {
+                        let mut headers = Headers::new();
+                        for (name, value) in given {
+                            headers.push(name.to_ascii_lowercase(), value.clone());
+                        }
+                        if let Err(text) = catalog.check(&headers, *params) {
+                            return self.refuse_modern(session, 400, result::code::HEADER_MISMATCH, &text);
+                        }
+                    }
+                    None => mirrored = catalog.headers(*params),
+                }
+            }
+        }
+        if !modern {
+            return self.dispatch_down(link, session, &message);
+        }
+        let step = self.router.client_says(&mut self.core, stream, &message);
+        if let Some(request) = self.down.get_mut(session) {
+            request.sent(*params);
+            if mirrored.is_empty() || request.mirrored.is_some() {
+                request.raw.clear();
+            }
+        }
+        debug!("session#{}: {method} goes to a modern server as {}", session.0, id.0);
+        self.send_mirrored(step, mirrored);
+    }
+
+    /// Runs a step; a line that it sends is mirrored in these header fields.
+    fn send_mirrored(&mut self, step: Step, mirrored: Vec<(String, String)>) {
+        match step {
+            Step::Send { link, line, call } if !mirrored.is_empty() => {
+                let sent = self.back.send(&mut self.core, link, Line { bytes: line, mirrored });
+                if let (Err(_), Some(call)) = (sent, call) {
+                    let text = "the server does not read what was sent to it; try again later";
+                    let step = self.router.fail_call(&mut self.core, call, 503, code::REFUSED, text);
+                    self.run(step);
+                }
+            }
+            step => self.run(step),
+        }
+    }
+
+    /// A modern request for a legacy server.
+    fn dispatch_down(&mut self, link: LinkId, session: SessionId, message: &Message<'_>) {
+        let Kind::Request { id, method, params } = &message.kind else { return };
+        let Some(request) = self.down.get(session) else { return };
+        let stream = request.stream;
+        let answer = self.back.answer(link).unwrap_or_default().to_owned();
+        let Ok(Message { kind: Kind::Response { outcome: Ok(said), .. }, .. }) = rpc::parse_str(&answer) else { return };
+        let capabilities = rpc::member(Some(said), "capabilities").ok().flatten().map_or("{}", RawValue::get);
+        match &**method {
+            "server/discover" => return self.reply(stream, 200, result::discovered(id.0, said)),
+            "subscriptions/listen" => return self.listen_down(session, *params, capabilities),
+            method if is_removed(method) => {
+                let text = format!("Method not found: {method}");
+                return self.refuse_modern(session, 404, code::METHOD_NOT_FOUND, &text);
+            }
+            _ => {}
+        }
+        if let Ok(Some(state)) = rpc::member(*params, "requestState") {
+            let Some(state) = rpc::string(state) else {
+                return self.refuse_modern(session, 200, code::INVALID_PARAMS, "requestState must be a string");
+            };
+            match self.down.resume(&mut self.core, session, *params, &state) {
+                Err(text) => return self.refuse_modern(session, 200, code::INVALID_PARAMS, text),
+                Ok(Some(resumed)) => return self.resume_parked(session, &resumed.answers, resumed.session, *params),
+                Ok(None) => {}
+            }
+        }
+        let logs = Object::parse(capabilities).is_some_and(|all| all.get("logging").is_some());
+        let level = self.down.get(session).and_then(|request| request.envelope.level);
+        let Some(stripped) = envelope::strip(message) else {
+            return self.refuse_modern(session, 200, code::INVALID_PARAMS, "params must be an object");
+        };
+        let Ok(stripped) = rpc::parse_str(&stripped) else { return };
+        if let Some(request) = self.down.get_mut(session) {
+            request.sent(*params);
+            request.raw.clear();
+        }
+        if let (Some(level), true) = (level, logs)
+            && let Some(line) = self.router.want_level(&mut self.core, session, level)
+        {
+            // If there is no room, the call itself says so.
+            let _ = self.back.send(&mut self.core, link, line);
+        }
+        let step = self.router.client_says(&mut self.core, stream, &stripped);
+        self.run(step);
+    }
+
+    /// A modern client came back to the call of `old` by the request of `new`.
+    fn resume_parked(&mut self, new: SessionId, answers: &[String], old: SessionId, params: Option<&RawValue>) {
+        if let Some(link) = self.router.link_of(new) {
+            self.release_lease(new, link);
+        }
+        if let Some(parting) = self.router.detach(&mut self.core, new, false)
+            && parting.unused
+        {
+            self.back.unused(&mut self.core, parting.link);
+        }
+        self.down.close(&mut self.core, new);
+        let Some(stream) = self.front.adopt(&mut self.core, old, new) else { return };
+        let token = rpc::progress_token(params).ok().flatten().map(RawValue::get);
+        let id = match self.down.get_mut(old) {
+            Some(request) => {
+                request.stream = stream;
+                request.id.clone()
+            }
+            None => return,
+        };
+        self.router.readdress(stream, &id, token);
+        for answer in answers {
+            if let Ok(answer) = rpc::parse_str(answer) {
+                let step = self.router.client_says(&mut self.core, stream, &answer);
+                self.run(step);
+            }
+        }
+        if let Some((stream, status, message)) = self.down.kept(&mut self.core, old) {
+            self.reply_modern(stream, status, message);
+        }
+    }
+
+    /// A modern client wants to hear of changes at a legacy server.
+    fn listen_down(&mut self, session: SessionId, params: Option<&RawValue>, capabilities: &str) {
+        let filter = match Filter::read(params) {
+            Ok(filter) => filter.honoured(capabilities),
+            Err(text) => return self.refuse_modern(session, 200, code::INVALID_PARAMS, &text),
+        };
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{}}}}}"#,
+            filter.show()
+        );
+        let Ok(acknowledged) = rpc::parse_str(&text) else { return };
+        let Some((stream, acknowledged)) = self.down.tagged(session, &acknowledged) else { return };
+        self.front.push(&mut self.core, stream, &acknowledged);
+        for uri in &filter.resources {
+            if let Some(line) = self.router.want_resource(&mut self.core, session, uri)
+                && let Some(link) = self.router.link_of(session)
+            {
+                let _ = self.back.send(&mut self.core, link, line);
+            }
+        }
+        self.down.listens(session, filter);
+    }
+
+    /// Tells the modern clients that listen what a legacy server said to all, and returns it for the legacy ones.
+    pub(super) fn tell_listeners(
+        &mut self,
+        link: LinkId,
+        sessions: &[Target],
+        message: Vec<u8>,
+        topic: &Topic,
+    ) -> Vec<u8> {
+        let Ok(parsed) = rpc::parse(&message) else { return message };
+        if *topic == Topic::List("tools") {
+            self.catalogs.outdated(link);
+        }
+        if self.back.is_modern(link) {
+            // It came by a subscription of our own. Those of modern clients are answered by the server itself.
+            return tag(&parsed, None).unwrap_or(message);
+        }
+        let listeners: Vec<SessionId> = match topic {
+            // What one process of a server says is true of them all.
+            Topic::List(list) => {
+                let kin = self.back.kin(link);
+                let all = kin.iter().flat_map(|link| self.router.sessions_of(*link));
+                all.filter(|session| self.down.filter(*session).is_some_and(|f| f.lists.contains(list))).collect()
+            }
+            Topic::Resource => {
+                let all = sessions.iter().map(|target| target.session);
+                all.filter(|session| self.down.filter(*session).is_some()).collect()
+            }
+        };
+        for session in listeners {
+            if let Some((stream, message)) = self.down.tagged(session, &parsed) {
+                self.front.push(&mut self.core, stream, &message);
+            }
+        }
+        message
+    }
+
+    // ---- what modern clients hear ----
+
+    /// A modern request is refused.
+    fn refuse_modern(&mut self, session: SessionId, status: u16, code: i32, text: &str) {
+        let Some(request) = self.down.get(session) else { return };
+        let (stream, error) = (request.stream, rpc::error(Some(&request.id), code, text));
+        self.reply_modern(stream, status, error);
+    }
+
+    /// Answers a request of a client of any era.
+    pub(super) fn reply(&mut self, stream: StreamId, status: u16, message: Vec<u8>) {
+        if self.down.get(stream.session).is_none() {
+            return self.front.reply(&mut self.core, stream, status, message);
+        }
+        if let Some((stream, status, message)) = self.down.answer(&mut self.core, stream.session, status, message) {
+            self.reply_modern(stream, status, message);
+        }
+    }
+
+    /// Answers a modern request. One that came by stdin is over with that; any other ends with its exchange.
+    fn reply_modern(&mut self, stream: StreamId, status: u16, message: Vec<u8>) {
+        self.front.reply(&mut self.core, stream, status, message);
+        if self.front.is_stdio(stream.session) {
+            self.end_modern(stream.session);
+        }
+    }
+
+    /// A server answered a modern client's call.
+    pub(super) fn answer_modern(&mut self, link: LinkId, session: SessionId, id: &str, message: &Message<'_>) {
+        let Kind::Response { id: Some(theirs), outcome } = &message.kind else { return };
+        let modern = self.back.is_modern(link);
+        let info = self.server_info(link);
+        let Some(request) = self.down.get_mut(session) else { return };
+        let stream = request.stream;
+        if let (true, Err(error)) = (modern, outcome)
+            && result::code_of(error) == Some(result::code::HEADER_MISMATCH)
+            && request.try_again()
+        {
+            // The list of tools has changed under us.
+            self.catalogs.outdated(link);
+            return self.dispatch(session);
+        }
+        if let (false, Err(error)) = (modern, outcome)
+            && let Some(questions) = result::url_questions(error)
+        {
+            let willing = request.envelope.has(&["elicitation", "url"]);
+            let message = if willing {
+                self.down.ask_again(&self.core, session, &questions, info.as_deref()).map(|message| (200, message))
+            } else {
+                Some((400, result::missing_capability(id, r#"{"elicitation":{"url":{}}}"#)))
+            };
+            if let Some((status, message)) = message {
+                return self.reply(stream, status, message);
+            }
+        }
+        let Some(request) = self.down.get(session) else { return };
+        let mut status = 200;
+        let mut edits = vec![(theirs.0, id)];
+        let translated;
+        match outcome {
+            Ok(result) if modern => {
+                // A subscription that ends names itself.
+                if request.method == "subscriptions/listen"
+                    && let Ok(Some(own)) =
+                        rpc::member(rpc::member(Some(result), "_meta").ok().flatten(), result::SUBSCRIPTION)
+                {
+                    edits.push((own.get(), id));
+                }
+            }
+            Ok(result) => {
+                if let Some((place, new)) = result::modern(result.get(), &request.method, info.as_deref()) {
+                    translated = new;
+                    edits.push((place, &translated));
+                }
+            }
+            Err(error) => {
+                status = result::status_of(result::code_of(error));
+                let uri = (request.method == "resources/read").then(|| request.uri.clone()).flatten();
+                if let Some(new) = result::modern_error(error, uri.as_deref()).filter(|_| !modern) {
+                    translated = new;
+                    edits.push((error.get(), &translated));
+                }
+            }
+        }
+        let message = rpc::splice(message.raw, &mut edits);
+        self.reply(stream, status, message);
+    }
+
+    /// What a legacy server said of itself, raw.
+    fn server_info(&self, link: LinkId) -> Option<String> {
+        let answer = self.back.answer(link).filter(|_| !self.back.is_modern(link))?;
+        let Ok(Message { kind: Kind::Response { outcome: Ok(said), .. }, .. }) = rpc::parse_str(answer) else {
+            return None;
+        };
+        let info = rpc::member(Some(said), "serverInfo").ok().flatten()?.get();
+        info.starts_with('{').then(|| info.to_owned())
+    }
+
+    /// A legacy server has a question about a modern client's call.
+    pub(super) fn ask_modern(&mut self, session: SessionId, ask: AskId, question: &[u8]) {
+        let Ok(question) = rpc::parse(question) else { return };
+        match self.down.asked(&mut self.core, session, ask, &question) {
+            Asked::Kept => {}
+            Asked::Refused(text) => {
+                let step = self.router.refuse_ask(&mut self.core, ask, text);
+                self.run(step);
+            }
+            Asked::Missing(needed) => {
+                let text = "the client has not declared this capability";
+                let step = self.router.refuse_ask(&mut self.core, ask, text);
+                self.run(step);
+                let Some(request) = self.down.get(session) else { return };
+                let (stream, message) = (request.stream, result::missing_capability(&request.id, needed));
+                self.part(session, text, true);
+                self.reply(stream, 400, message);
+            }
+        }
+    }
+
+    /// The questions of a server were gathered.
+    pub(super) fn ask_now(&mut self, session: SessionId) {
+        if self.down.parked() >= self.core.config.limits.max_sessions {
+            let text = "too many calls wait for their clients (--max-sessions); try again later";
+            if let Some(request) = self.down.get(session) {
+                let (stream, error) = (request.stream, rpc::error(Some(&request.id), code::REFUSED, text));
+                self.part(session, text, true);
+                self.reply(stream, 503, error);
+            }
+            return;
+        }
+        let info = self.router.link_of(session).and_then(|link| self.server_info(link));
+        if let Some((stream, message)) = self.down.ask(&mut self.core, session, info.as_deref()) {
+            self.front.reply(&mut self.core, stream, 200, message);
+        }
+    }
+
+    /// The exchange of a modern request ended.
+    pub(super) fn modern_closed(&mut self, session: SessionId) {
+        if !self.down.is_parked(session) {
+            // If it was not answered, this is how its client cancels it.
+            self.end_modern(session);
+        }
+    }
+
+    /// A modern request is over. Nobody waits for an answer to it.
+    pub(super) fn end_modern(&mut self, session: SessionId) {
+        let link = self.router.link_of(session);
+        self.front.end_session(&mut self.core, session);
+        self.leave(session, "the request was cancelled", true);
+        if let Some(link) = link {
+            self.release_lease(session, link);
+        }
+        self.down.close(&mut self.core, session);
+    }
+
+    fn release_lease(&mut self, session: SessionId, link: LinkId) {
+        if let Some(request) = self.down.get_mut(session)
+            && std::mem::take(&mut request.leased)
+        {
+            self.back.end_lease(link);
+        }
+    }
+
+    // ---- legacy clients of modern servers ----
+
+    /// What a legacy client says whose server is a modern one.
+    pub(super) fn legacy_says(&mut self, link: LinkId, stream: StreamId, message: &Message<'_>) {
+        let session = stream.session;
+        match &message.kind {
+            Kind::Request { id, method, params } => {
+                let done = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.0).into_bytes();
+                let refuse = |code, text: &str| rpc::error(Some(id.0), code, text);
+                match &**method {
+                    "ping" => self.reply(stream, 200, done("{}")),
+                    "logging/setLevel" => {
+                        let answer = if self.up.set_level(session, message) {
+                            done("{}")
+                        } else {
+                            refuse(code::INVALID_PARAMS, "params.level is none of the known levels")
+                        };
+                        self.reply(stream, 200, answer);
+                    }
+                    "resources/subscribe" | "resources/unsubscribe" => {
+                        let Some(uri) = envelope::text_of(*params, "uri") else {
+                            return self.reply(stream, 200, refuse(code::INVALID_PARAMS, "params.uri must be a string"));
+                        };
+                        if self.router.subscriptions(link).len() >= self.core.config.limits.max_calls {
+                            return self.reply(stream, 200, refuse(code::REFUSED, "too many subscriptions"));
+                        }
+                        self.router.note_subscription(session, &uri, method == "resources/subscribe");
+                        self.reply(stream, 200, done("{}"));
+                        self.listen_up(link);
+                    }
+                    "server/discover" | "subscriptions/listen" => {
+                        self.reply(stream, 200, refuse(code::METHOD_NOT_FOUND, &format!("Method not found: {method}")));
+                    }
+                    _ => match self.up.enclose(session, message) {
+                        Some(raw) => self.send_up(stream, &raw, 0, false),
+                        None => self.reply(stream, 200, refuse(code::INVALID_PARAMS, "params must be an object")),
+                    },
+                }
+            }
+            Kind::Notification { method, params } if method == "notifications/cancelled" => {
+                let wanted = rpc::member(*params, "requestId").ok().flatten().map(RawValue::get);
+                let same = |id: &str| wanted.is_some_and(|wanted| crate::router::same_id(id, wanted));
+                match self.up.cancel(&mut self.core, session, same) {
+                    Some((stream, id, open)) => {
+                        self.withdraw(open);
+                        self.reply(stream, 200, rpc::error(Some(&id), code::REFUSED, "Request cancelled"));
+                    }
+                    None => {
+                        let step = self.router.client_says(&mut self.core, stream, message);
+                        self.run(step);
+                    }
+                }
+            }
+            // Modern servers hear of nothing else: neither that the client is ready, nor that its roots have changed.
+            Kind::Notification { .. } => {}
+            Kind::Response { .. } => {
+                let step = self.router.client_says(&mut self.core, stream, message);
+                self.run(step);
+            }
+        }
+    }
+
+    /// Sends a request of a legacy client, in its envelope, to a modern server.
+    pub(super) fn send_up(&mut self, stream: StreamId, raw: &str, rounds: u32, retried: bool) {
+        let Some(link) = self.router.link_of(stream.session) else { return };
+        let Ok(message) = rpc::parse_str(raw) else { return };
+        let Kind::Request { method, params, .. } = &message.kind else { return };
+        let mut mirrored = Vec::new();
+        if method == "tools/call" && self.back.is_remote(&self.core, link) {
+            match self.catalogs.get(link) {
+                Some(catalog) => mirrored = catalog.headers(*params),
+                None => {
+                    if self.catalogs.wait(link, Waiter::Legacy(stream, raw.to_owned(), rounds)) {
+                        self.ask_for_tools(link, None);
+                    }
+                    return;
+                }
+            }
+        }
+        let step = self.router.client_says(&mut self.core, stream, &message);
+        if let Step::Send { call: Some(call), .. } = &step {
+            let raw = result::may_ask(method).then(|| raw.to_owned());
+            self.up.sent(*call, Flight { method: method.clone().into_owned(), raw, rounds, retried });
+        }
+        self.send_mirrored(step, mirrored);
+    }
+
+    /// A modern server answered a legacy client's call.
+    pub(super) fn answer_legacy(
+        &mut self,
+        link: LinkId,
+        call: CallId,
+        stream: StreamId,
+        id: &str,
+        message: &Message<'_>,
+    ) {
+        let Kind::Response { id: Some(theirs), outcome } = &message.kind else { return };
+        let flight = self.up.landed(call);
+        let method = flight.as_ref().map(|flight| flight.method.clone()).unwrap_or_default();
+        let fail = |text: &str| rpc::error(Some(id), code::INTERNAL, text);
+        let translated = match outcome {
+            Ok(result) => match result::kind(result).as_deref() {
+                Some("input_required") => {
+                    let (Some(flight), Some(asking)) = (flight, result::input_required(result)) else {
+                        return self.reply(stream, 200, fail("the server asks something, but its question is malformed"));
+                    };
+                    return match self.up.asked(&mut self.core, stream, id, flight, asking) {
+                        Next::Ask(questions) => self.question(stream, questions),
+                        Next::Wait => {}
+                        Next::Fail(text) => self.reply(stream, 200, fail(&text)),
+                    };
+                }
+                Some("complete") | None => {
+                    let valid = (method == "tools/list" && self.back.is_remote(&self.core, link))
+                        .then(|| mirror::without_invalid(result))
+                        .flatten();
+                    if let Some((_, invalid)) = &valid {
+                        for (tool, reason) in invalid {
+                            warn!("link#{}: the tool {tool:?} is left out: {reason}", link.0);
+                        }
+                    }
+                    let text = valid.as_ref().map_or(result.get(), |(text, _)| text);
+                    result::legacy(text).or_else(|| valid.as_ref().map(|(text, _)| text.clone()))
+                }
+                Some(other) => {
+                    let text = format!("the server answered with a result of the unknown type {other:?}");
+                    return self.reply(stream, 200, fail(&text));
+                }
+            },
+            Err(error) => {
+                if result::code_of(error) == Some(result::code::HEADER_MISMATCH)
+                    && let Some(Flight { raw: Some(raw), rounds, retried: false, .. }) = flight
+                    && method == "tools/call"
+                    && let Ok(parsed) = rpc::parse_str(&raw)
+                    && let Kind::Request { id: own, .. } = &parsed.kind
+                {
+                    // The list of tools has changed under us.
+                    self.catalogs.outdated(link);
+                    let raw = rpc::splice(parsed.raw, &mut [(own.0, id)]);
+                    return match String::from_utf8(raw) {
+                        Ok(raw) => self.send_up(stream, &raw, rounds, true),
+                        Err(_) => self.reply(stream, 200, fail("the call cannot be sent again")),
+                    };
+                }
+                result::legacy_error(error, &method)
+            }
+        };
+        let part = outcome.map_or_else(RawValue::get, RawValue::get);
+        let mut edits = vec![(theirs.0, id)];
+        edits.extend(translated.as_deref().map(|new| (part, new)));
+        let message = rpc::splice(message.raw, &mut edits);
+        self.reply(stream, 200, message);
+    }
+
+    /// Puts the questions of a modern server to a legacy client.
+    fn question(&mut self, stream: StreamId, questions: Vec<(AskId, Vec<u8>)>) {
+        for (ask, message) in questions {
+            match self.router.question(&mut self.core, stream, ask, message) {
+                Some(step) => self.run(step),
+                None => {
+                    let error = format!(r#"{{"message":{}}}"#, quote("too many questions wait for the client"));
+                    self.told(ask, Err(error));
+                }
+            }
+        }
+    }
+
+    /// A legacy client answered a question of ours.
+    pub(super) fn told(&mut self, ask: AskId, outcome: Result<String, String>) {
+        match self.up.told(ask, outcome) {
+            Told::Nothing => {}
+            Told::Retry(retry) => self.send_up(retry.stream, &retry.raw, retry.rounds, false),
+            Told::Fail { stream, id, text, open } => {
+                self.withdraw(open);
+                self.reply(stream, 200, rpc::error(Some(&id), code::INTERNAL, &text));
+            }
+        }
+    }
+
+    /// Takes questions back.
+    fn withdraw(&mut self, open: Vec<AskId>) {
+        for ask in open {
+            let step = self.router.withdraw(&mut self.core, ask);
+            self.run(step);
+        }
+    }
+
+    // ---- calls of our own ----
+
+    /// Opens the subscription that the legacy clients of a modern server share, with what they want to hear of now.
+    pub(super) fn listen_up(&mut self, link: LinkId) {
+        if !self.back.is_ready(link) || !self.back.is_modern(link) {
+            return;
+        }
+        let anybody = self.router.sessions_of(link).any(|session| !self.front.is_ephemeral(session));
+        let answer = self.back.answer(link).unwrap_or_default().to_owned();
+        let mut filter = Filter::default();
+        if anybody && let Ok(Message { kind: Kind::Response { outcome: Ok(said), .. }, .. }) = rpc::parse_str(&answer) {
+            filter.lists.extend(["tools", "prompts", "resources"]);
+            filter.resources = self.router.subscriptions(link);
+            let capabilities = rpc::member(Some(said), "capabilities").ok().flatten().map_or("{}", RawValue::get);
+            filter = filter.honoured(capabilities);
+        }
+        let shown = if filter.is_empty() { String::new() } else { filter.show() };
+        if !self.up.filter_changed(link, &shown) {
+            return;
+        }
+        let call = (!filter.is_empty()).then(|| self.router.open_own(&mut self.core, link, Effect::Listen));
+        if let Some(call) = call {
+            let params = format!(r#"{{"notifications":{shown}}}"#);
+            let line = Envelope::own().request(call.0, "subscriptions/listen", &params).into_bytes();
+            let _ = self.back.send(&mut self.core, link, rpc::line(line));
+        }
+        for over in self.up.opened(link, call, shown) {
+            self.cancel_own(over);
+        }
+    }
+
+    fn cancel_own(&mut self, call: CallId) {
+        if let Some((link, line)) = self.router.cancel_own(&mut self.core, call) {
+            let _ = self.back.send(&mut self.core, link, line);
+        }
+    }
+
+    /// Takes what comes on a subscription of our own. False if it is something else, or is to be passed on.
+    pub(super) fn own_subscription_says(&mut self, link: LinkId, message: &Message<'_>) -> bool {
+        let Kind::Notification { method, params } = &message.kind else { return false };
+        let meta = rpc::member(*params, "_meta").ok().flatten();
+        let id = rpc::member(meta, result::SUBSCRIPTION).ok().flatten().map(RawValue::get);
+        if method == "notifications/cancelled" {
+            let wanted = rpc::member(*params, "requestId").ok().flatten().map(RawValue::get);
+            if let Some(call) = wanted.and_then(|wanted| self.router.own_subscription(link, wanted)) {
+                self.up.ended(&mut self.core, link, call, false);
+                return true;
+            }
+            return false;
+        }
+        let Some(call) = id.and_then(|id| self.router.own_subscription(link, id)) else { return false };
+        let acknowledged = method == "notifications/subscriptions/acknowledged";
+        let (counts, over) = self.up.heard(link, call, acknowledged);
+        if let Some(over) = over {
+            self.cancel_own(over);
+        }
+        !counts
+    }
+
+    /// Asks a server for a page of its list of tools.
+    fn ask_for_tools(&mut self, link: LinkId, cursor: Option<&str>) {
+        let call = self.router.open_own(&mut self.core, link, Effect::Tools);
+        self.core.after(CATALOG, Deadline::Call(call));
+        let params = cursor.map(|cursor| format!(r#"{{"cursor":{cursor}}}"#)).unwrap_or_else(|| "{}".into());
+        let line = if self.back.is_modern(link) {
+            Envelope::own().request(call.0, "tools/list", &params)
+        } else {
+            format!(r#"{{"jsonrpc":"2.0","id":{},"method":"tools/list","params":{params}}}"#, call.0)
+        };
+        if self.back.send(&mut self.core, link, rpc::line(line.into_bytes())).is_err() {
+            self.tools_listed(link, None);
+        }
+    }
+
+    /// A request of our own was answered.
+    pub(super) fn own_answered(
+        &mut self,
+        link: LinkId,
+        call: CallId,
+        effect: &Effect,
+        outcome: Result<&RawValue, &RawValue>,
+    ) {
+        match effect {
+            Effect::Tools => self.tools_listed(link, outcome.ok()),
+            Effect::Listen => {
+                let code = outcome.err().and_then(result::code_of);
+                let refused = matches!(code, Some(code::METHOD_NOT_FOUND | code::INVALID_PARAMS));
+                self.up.ended(&mut self.core, link, call, refused);
+            }
+            _ => {}
+        }
+    }
+
+    /// A page of a list of tools came, or none will.
+    fn tools_listed(&mut self, link: LinkId, page: Option<&RawValue>) {
+        if let Some(cursor) = self.catalogs.learn(link, page) {
+            return self.ask_for_tools(link, Some(&cursor));
+        }
+        for waiter in self.catalogs.released(link) {
+            match waiter {
+                Waiter::Modern(session) => self.dispatch(session),
+                Waiter::Legacy(stream, raw, rounds) => self.send_up(stream, &raw, rounds, true),
+            }
+        }
+    }
+
+    /// A call had no answer for too long.
+    pub(super) fn call_was_late(&mut self, link: LinkId, call: CallId, own: Effect) {
+        if own == Effect::Tools {
+            info!("link#{}: the server did not give its list of tools; no header fields are checked or sent", link.0);
+            self.tools_listed(link, None);
+        }
+        self.up.landed(call);
+    }
+}

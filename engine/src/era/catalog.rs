@@ -1,0 +1,120 @@
+//! What the servers' lists of tools say about header fields. A call to a tool must wait until they are known, because it
+//! cannot be checked, or sent to a modern remote server, without them.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::mirror::{Catalog, next_cursor};
+use crate::back::LinkId;
+use crate::front::{SessionId, StreamId};
+
+/// Pages that are read at most; a list that goes on is taken for a whole one.
+const MAX_PAGES: u32 = 100;
+
+/// A call that waits.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A modern client's.
+    Modern(SessionId),
+    /// A legacy client's, as it goes to a modern server.
+    Legacy(StreamId, String, u32),
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    catalog: Catalog,
+    state: State,
+    waiting: Vec<Waiter>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Unknown,
+    /// This many pages came.
+    Loading(u32),
+    Known,
+}
+
+/// The catalogs of all links.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogs {
+    links: BTreeMap<LinkId, Entry>,
+}
+
+impl Catalogs {
+    /// The catalog of a link, if it is known.
+    pub(crate) fn get(&self, link: LinkId) -> Option<&Catalog> {
+        self.links.get(&link).filter(|entry| entry.state == State::Known).map(|entry| &entry.catalog)
+    }
+
+    /// Lets a call wait. True if the list must be asked for.
+    pub(crate) fn wait(&mut self, link: LinkId, waiter: Waiter) -> bool {
+        let entry = self.links.entry(link).or_default();
+        entry.waiting.push(waiter);
+        let ask = entry.state == State::Unknown;
+        if ask {
+            entry.catalog.clear();
+            entry.state = State::Loading(0);
+        }
+        ask
+    }
+
+    /// Takes in a page. Returns where the next one begins, raw; else the list is complete.
+    pub(crate) fn learn(&mut self, link: LinkId, page: Option<&RawValue>) -> Option<String> {
+        let entry = self.links.get_mut(&link)?;
+        let State::Loading(pages) = entry.state else { return None };
+        let cursor = page.and_then(|page| {
+            entry.catalog.learn(page);
+            next_cursor(page).filter(|_| pages + 1 < MAX_PAGES)
+        });
+        // A server without tools has none with header fields.
+        entry.state = if cursor.is_some() { State::Loading(pages + 1) } else { State::Known };
+        cursor
+    }
+
+    /// The calls that waited for a list that is complete now.
+    pub(crate) fn released(&mut self, link: LinkId) -> Vec<Waiter> {
+        match self.links.get_mut(&link) {
+            Some(entry) if entry.state == State::Known => std::mem::take(&mut entry.waiting),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The list may be another one now.
+    pub(crate) fn outdated(&mut self, link: LinkId) {
+        if let Some(entry) = self.links.get_mut(&link)
+            && entry.state == State::Known
+        {
+            entry.state = State::Unknown;
+        }
+    }
+
+    /// The link is down: nothing is known, and nobody waits any more. Returns who did.
+    pub(crate) fn forget(&mut self, link: LinkId) -> Vec<Waiter> {
+        self.links.remove(&link).map(|entry| entry.waiting).unwrap_or_default()
+    }
+
+    /// A session is gone: what it waited with. Returns the requests of it that nobody has answered.
+    pub(crate) fn leave(&mut self, session: SessionId) -> Vec<(StreamId, String)> {
+        let mut left = Vec::new();
+        for entry in self.links.values_mut() {
+            entry.waiting.retain(|waiter| match waiter {
+                Waiter::Modern(one) => *one != session,
+                Waiter::Legacy(stream, raw, _) if stream.session == session => {
+                    left.push((*stream, raw.clone()));
+                    false
+                }
+                Waiter::Legacy(..) => true,
+            });
+        }
+        left
+    }
+
+    /// Calls of legacy clients that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        let all = self.links.values().flat_map(|entry| &entry.waiting);
+        all.filter(|waiter| matches!(waiter, Waiter::Legacy(..))).count()
+    }
+}
