@@ -275,6 +275,19 @@ impl Back {
         Ok(id)
     }
 
+    /// Has one process of a server run ahead of its next client, if there is much room.
+    pub(crate) fn spare(&mut self, core: &mut Core, server: usize) {
+        let config = &core.config.servers[server];
+        let wanted = config.prestart && matches!(config.origin, Origin::Local(_));
+        let mut mine = self.links.values().filter(|link| link.server == server);
+        let room = self.children.len() < core.config.limits.max_children / 2;
+        let healthy = self.health[server].crashes == 0;
+        if wanted && room && healthy && !mine.any(|link| link.sharing.is_none()) {
+            let id = self.open(core, server, None, Vec::new(), String::new());
+            core.after(core.config.timeouts.child_idle, Deadline::LinkIdle(id));
+        }
+    }
+
     /// The session that had a link on lease is done with it.
     pub(crate) fn end_lease(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id) {
@@ -485,9 +498,7 @@ impl Back {
     pub(crate) fn release(&mut self, core: &mut Core, id: LinkId) {
         let Some(link) = self.links.remove(&id) else { return };
         self.released.push(id);
-        for deadline in
-            [Deadline::Handshake(id), Deadline::Probe(id), Deadline::Restart(id), Deadline::LinkIdle(id)]
-        {
+        for deadline in [Deadline::Handshake(id), Deadline::Probe(id), Deadline::Restart(id), Deadline::LinkIdle(id)] {
             core.timers.clear(deadline);
         }
         if let Some(peer) = link.peer {
@@ -710,7 +721,12 @@ impl Back {
                         events.extend(self.not_modern(core, link));
                     }
                     Some(State::Shaking(hello)) if hello == number && refused => {
-                        events.extend(self.refused(core, link, rpc::error(Some("0"), rpc::code::INTERNAL, &text), text));
+                        events.extend(self.refused(
+                            core,
+                            link,
+                            rpc::error(Some("0"), rpc::code::INTERNAL, &text),
+                            text,
+                        ));
                     }
                     Some(State::Shaking(own) | State::Probing(own)) if own == number => {
                         events.extend(self.down(core, link, text));

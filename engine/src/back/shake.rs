@@ -79,13 +79,7 @@ impl Back {
 
     /// Gives a link its `initialize`. The first one counts. `initialized` is what to send after the handshake, if the
     /// client will not say so itself.
-    pub(crate) fn hello(
-        &mut self,
-        core: &mut Core,
-        id: LinkId,
-        request: &Message<'_>,
-        initialized: Option<Vec<u8>>,
-    ) {
+    pub(crate) fn hello(&mut self, core: &mut Core, id: LinkId, request: &Message<'_>, initialized: Option<Vec<u8>>) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let Kind::Request { id: request_id, .. } = &request.kind else { return };
         if link.hello.is_some() || link.probe.found.is_some() {
@@ -117,7 +111,7 @@ impl Back {
     /// The server's answer to `initialize`, or that to `server/discover`.
     pub(crate) fn answer(&self, id: LinkId) -> Option<&str> {
         let link = self.links.get(&id)?;
-        link.probe.found.as_deref().or(link.hello.as_ref()?.answer.as_deref())
+        link.probe.found.as_deref().or_else(|| link.hello.as_ref()?.answer.as_deref())
     }
 
     /// Sends `initialize` or `server/discover` if there is a process to read it.

@@ -25,10 +25,8 @@ const CATALOG: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Methods that the modern revision has no more, though a legacy server would answer them.
 fn is_removed(method: &str) -> bool {
-    matches!(
-        method,
-        "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
-    ) || method.starts_with("tasks/")
+    matches!(method, "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
+        || method.starts_with("tasks/")
         || method.starts_with("notifications/")
 }
 
@@ -88,11 +86,11 @@ impl Engine {
         let mode = self.core.config.servers[server].sessions;
         let scope = self.scope(session);
         let era = self.back.era(server);
-        let asked = request.can_be_asked();
+        let asked = request.may_ask();
         let alone = self.front.is_stdio(session);
         // Nothing that a server says on stdio names the request that it asks or tells about. So while one may be meant, no
-        // other may be. All that comes by our stdin is one client, and is told apart by it.
-        let asks = asked && era == Some(Era::Legacy);
+        // other may be. All that comes by our stdin is one client, and is told apart by it. Who can be asked nothing shares.
+        let asks = asked && request.envelope.can_be_asked() && era == Some(Era::Legacy);
         let lease = (asks || request.envelope.level.is_some() || mode == SessionMode::PerSession)
             && !alone
             && !self.back.is_exact(&self.core, server);
@@ -137,6 +135,10 @@ impl Engine {
             _ => self.back.discover(&mut self.core, link),
         }
         self.back.start(&mut self.core, link);
+        if era == Some(Era::Legacy) && self.front.env(session).pairs().is_empty() {
+            // The next client that this one's process is not for should find one that runs.
+            self.back.spare(&mut self.core, server);
+        }
         if self.back.is_ready(link) {
             self.dispatch(session);
         }
@@ -286,7 +288,9 @@ impl Engine {
         let Some(request) = self.down.get(session) else { return };
         let stream = request.stream;
         let answer = self.back.answer(link).unwrap_or_default().to_owned();
-        let Ok(Message { kind: Kind::Response { outcome: Ok(said), .. }, .. }) = rpc::parse_str(&answer) else { return };
+        let Ok(Message { kind: Kind::Response { outcome: Ok(said), .. }, .. }) = rpc::parse_str(&answer) else {
+            return;
+        };
         let capabilities = rpc::member(Some(said), "capabilities").ok().flatten().map_or("{}", RawValue::get);
         match &**method {
             "server/discover" => return self.reply(stream, 200, result::discovered(id.0, said)),
@@ -531,8 +535,8 @@ impl Engine {
                 self.run(step);
                 let Some(request) = self.down.get(session) else { return };
                 let (stream, message) = (request.stream, result::missing_capability(&request.id, needed));
-                self.part(session, text, true);
                 self.reply(stream, 400, message);
+                self.part(session, text, true);
             }
         }
     }
@@ -543,8 +547,8 @@ impl Engine {
             let text = "too many calls wait for their clients (--max-sessions); try again later";
             if let Some(request) = self.down.get(session) {
                 let (stream, error) = (request.stream, rpc::error(Some(&request.id), code::REFUSED, text));
-                self.part(session, text, true);
                 self.reply(stream, 503, error);
+                self.part(session, text, true);
             }
             return;
         }
@@ -588,7 +592,8 @@ impl Engine {
         let session = stream.session;
         match &message.kind {
             Kind::Request { id, method, params } => {
-                let done = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.0).into_bytes();
+                let done =
+                    |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.0).into_bytes();
                 let refuse = |code, text: &str| rpc::error(Some(id.0), code, text);
                 match &**method {
                     "ping" => self.reply(stream, 200, done("{}")),
@@ -602,7 +607,11 @@ impl Engine {
                     }
                     "resources/subscribe" | "resources/unsubscribe" => {
                         let Some(uri) = envelope::text_of(*params, "uri") else {
-                            return self.reply(stream, 200, refuse(code::INVALID_PARAMS, "params.uri must be a string"));
+                            return self.reply(
+                                stream,
+                                200,
+                                refuse(code::INVALID_PARAMS, "params.uri must be a string"),
+                            );
                         };
                         if self.router.subscriptions(link).len() >= self.core.config.limits.max_calls {
                             return self.reply(stream, 200, refuse(code::REFUSED, "too many subscriptions"));
@@ -685,7 +694,11 @@ impl Engine {
             Ok(result) => match result::kind(result).as_deref() {
                 Some("input_required") => {
                     let (Some(flight), Some(asking)) = (flight, result::input_required(result)) else {
-                        return self.reply(stream, 200, fail("the server asks something, but its question is malformed"));
+                        return self.reply(
+                            stream,
+                            200,
+                            fail("the server asks something, but its question is malformed"),
+                        );
                     };
                     return match self.up.asked(&mut self.core, stream, id, flight, asking) {
                         Next::Ask(questions) => self.question(stream, questions),

@@ -237,9 +237,10 @@ impl Engine {
                 }
             }
             Inbound::Modern { server, stream, message, envelope } => {
-                let mirrored = request.headers.iter().filter(|(name, _)| {
-                    name.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("mcp-param-"))
-                });
+                let mirrored = request
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| name.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("mcp-param-")));
                 let mirrored = mirrored.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
                 self.modern_says(server, stream, &message, envelope, Some(mirrored));
             }

@@ -208,9 +208,9 @@ impl Request {
         self.stage == Stage::Held
     }
 
-    /// Whether the server may ask its client something.
-    pub(crate) fn can_be_asked(&self) -> bool {
-        result::may_ask(&self.method) && self.envelope.can_be_asked()
+    /// Whether the server may have a question about it.
+    pub(crate) fn may_ask(&self) -> bool {
+        result::may_ask(&self.method)
     }
 
     /// Whether it may be sent once more, as what it was. It is held again then.

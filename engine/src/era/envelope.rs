@@ -19,8 +19,7 @@ pub(crate) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 const KEYS: [&str; 4] = [VERSION, CAPABILITIES, CLIENT_INFO, LOG_LEVEL];
 
 /// Log levels by severity (specification 2025-11-25, server/utilities/logging).
-pub(crate) const LEVELS: [&str; 8] =
-    ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+pub(crate) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// What a request says about its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +114,9 @@ impl Envelope {
         }
     }
 
-    /// The capabilities as a legacy server knows them.
+    /// The capabilities with which a legacy server is told of such a client. One that can be asked nothing is introduced as
+    /// one that can be asked everything: the server's question is then answered with the error that says what the client
+    /// lacks, as the modern revision has it, and not with whatever the server makes of that.
     pub(crate) fn legacy_capabilities(&self) -> String {
         let all = Object::parse(&self.capabilities).unwrap_or_default();
         let mut known = Object::new();
@@ -123,6 +124,11 @@ impl Envelope {
             if let Some(value) = all.get(name) {
                 known.set(name, value.to_owned());
             }
+        }
+        if !self.can_be_asked() {
+            known.set("roots", "{}");
+            known.set("sampling", "{}");
+            known.set("elicitation", r#"{"form":{},"url":{}}"#);
         }
         known.to_string()
     }
@@ -316,13 +322,21 @@ mod tests {
         assert_eq!(read(*params).unwrap(), envelope);
         let bare = rpc::parse_str(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).unwrap();
         let modern = envelope.enclose(&bare).unwrap();
-        assert!(modern.starts_with(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io."#), "{modern}");
-        assert!(envelope.enclose(&rpc::parse_str(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#).unwrap()).is_none());
+        assert!(
+            modern.starts_with(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io."#),
+            "{modern}"
+        );
+        assert!(
+            envelope
+                .enclose(&rpc::parse_str(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#).unwrap())
+                .is_none()
+        );
     }
 
     #[test]
     fn again_with_answers() {
-        let message = rpc::parse_str(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1,"requestState":"old"}}"#).unwrap();
+        let message =
+            rpc::parse_str(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1,"requestState":"old"}}"#).unwrap();
         let again = retry(&message, Some(r#"{"k":{}}"#), None).unwrap();
         assert_eq!(again, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1,"inputResponses":{"k":{}}}}"#);
     }

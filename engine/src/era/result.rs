@@ -24,14 +24,8 @@ pub(crate) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 pub(crate) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// Requests whose results say how long they may be kept (specification 2026-07-28, server/utilities/caching).
-const CACHEABLE: [&str; 6] = [
-    "server/discover",
-    "tools/list",
-    "prompts/list",
-    "resources/list",
-    "resources/templates/list",
-    "resources/read",
-];
+const CACHEABLE: [&str; 6] =
+    ["server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"];
 
 /// Requests that may be answered with questions (specification 2026-07-28, basic/patterns/mrtr).
 pub(crate) fn may_ask(method: &str) -> bool {
@@ -322,7 +316,11 @@ mod tests {
     fn results() {
         let info = Some(r#"{"name":"s","version":"1"}"#);
         for (result, method, expected) in [
-            ("{}", "tools/call", r#"{"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}}"#),
+            (
+                "{}",
+                "tools/call",
+                r#"{"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}}"#,
+            ),
             (
                 r#"{"tools":[]}"#,
                 "tools/list",
@@ -341,7 +339,10 @@ mod tests {
         assert_eq!(legacy(&back).unwrap(), r#"{"tools":[ 1 ]}"#);
         assert_eq!(legacy(r#"{"content":[]}"#), None);
         assert_eq!(legacy(r#"{"structuredContent":[1],"content":[]}"#).unwrap(), r#"{"content":[]}"#);
-        assert_eq!(legacy(r#"{"structuredContent":{"a":1},"_meta":{"b":2}}"#).unwrap(), r#"{"structuredContent":{"a":1},"_meta":{"b":2}}"#);
+        assert_eq!(
+            legacy(r#"{"structuredContent":{"a":1},"_meta":{"b":2}}"#).unwrap(),
+            r#"{"structuredContent":{"a":1},"_meta":{"b":2}}"#
+        );
     }
 
     #[test]
@@ -364,18 +365,28 @@ mod tests {
         let gone = raw(r#"{"code":-32002,"message":"gone"}"#);
         let modern = modern_error(gone, Some("\"a:b\"")).unwrap();
         assert_eq!(modern, r#"{"code":-32602,"message":"gone","data":{"uri":"a:b"}}"#);
-        assert_eq!(legacy_error(raw(&modern), "resources/read").unwrap(), r#"{"code":-32002,"message":"gone","data":{"uri":"a:b"}}"#);
+        assert_eq!(
+            legacy_error(raw(&modern), "resources/read").unwrap(),
+            r#"{"code":-32002,"message":"gone","data":{"uri":"a:b"}}"#
+        );
         assert_eq!(legacy_error(raw(&modern), "tools/call"), None);
         assert!(legacy_error(raw(r#"{"code":-32021,"message":""}"#), "tools/call").unwrap().contains("-32603"));
-        let url = raw(r#"{"code":-32042,"message":"","data":{"elicitations":[{"mode":"url","url":"https://a","elicitationId":"e","message":"m"}]}}"#);
+        let url = raw(
+            r#"{"code":-32042,"message":"","data":{"elicitations":[{"mode":"url","url":"https://a","elicitationId":"e","message":"m"}]}}"#,
+        );
         let questions = url_questions(url).unwrap();
-        assert_eq!(questions[0].1, r#"{"method":"elicitation/create","params":{"mode":"url","url":"https://a","message":"m"}}"#);
+        assert_eq!(
+            questions[0].1,
+            r#"{"method":"elicitation/create","params":{"mode":"url","url":"https://a","message":"m"}}"#
+        );
         assert!(is_modern_error(raw(r#"{"code":-32020}"#)) && !is_modern_error(raw(r#"{"code":-32601}"#)));
     }
 
     #[test]
     fn questions() {
-        let asked = raw(r#"{"resultType":"input_required","inputRequests":{"a\"b":{"method":"roots/list"}},"requestState":"s"}"#);
+        let asked = raw(
+            r#"{"resultType":"input_required","inputRequests":{"a\"b":{"method":"roots/list"}},"requestState":"s"}"#,
+        );
         let found = input_required(asked).unwrap();
         assert_eq!(found.requests, [(r#""a\"b""#.to_owned(), r#"{"method":"roots/list"}"#.to_owned())]);
         assert_eq!(found.state.as_deref(), Some("\"s\""));

@@ -253,7 +253,13 @@ impl Router {
             return None;
         }
         group.told = Some(level);
-        Some(self.own_call(core, link, "logging/setLevel", &format!(r#"{{"level":"{}"}}"#, LEVELS[level]), Effect::None))
+        Some(self.own_call(
+            core,
+            link,
+            "logging/setLevel",
+            &format!(r#"{{"level":"{}"}}"#, LEVELS[level]),
+            Effect::None,
+        ))
     }
 
     /// A request wants to hear of a resource. Returns what tells the server, if it must be told.
@@ -290,13 +296,7 @@ impl Router {
     }
 
     /// Sends a question of our own to a client.
-    pub(crate) fn question(
-        &mut self,
-        core: &mut Core,
-        stream: StreamId,
-        ask: AskId,
-        message: Vec<u8>,
-    ) -> Option<Step> {
+    pub(crate) fn question(&mut self, core: &mut Core, stream: StreamId, ask: AskId, message: Vec<u8>) -> Option<Step> {
         let link = self.link_of(stream.session)?;
         let group = self.groups.entry(link).or_default();
         if group.asks.len() >= core.config.limits.max_calls {

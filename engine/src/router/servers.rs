@@ -3,7 +3,9 @@
 use log::{debug, warn};
 use serde_json::value::RawValue;
 
-use super::{Answered, Ask, AskId, Asker, Call, CallId, Effect, LEVELS, Role, Router, Step, Task, Topic, same_id, task_of};
+use super::{
+    Answered, Ask, AskId, Asker, Call, CallId, Effect, LEVELS, Role, Router, Step, Task, Topic, same_id, task_of,
+};
 use crate::back::LinkId;
 use crate::config::FrontKind;
 use crate::core::Core;
@@ -189,12 +191,12 @@ impl Router {
             "notifications/cancelled" => {
                 let Ok(Some(wanted)) = rpc::member(params, "requestId") else { return Step::Ignore };
                 let group = self.groups.get(&link);
-                let found = group
-                    .into_iter()
-                    .flat_map(|group| group.asks.iter().rev().copied())
-                    .find(|ask| match self.asks.get(ask).map(|ask| &ask.asker) {
-                        Some(Asker::Server(theirs)) => same_id(theirs, wanted.get()),
-                        _ => false,
+                let found =
+                    group.into_iter().flat_map(|group| group.asks.iter().rev().copied()).find(|ask| {
+                        match self.asks.get(ask).map(|ask| &ask.asker) {
+                            Some(Asker::Server(theirs)) => same_id(theirs, wanted.get()),
+                            _ => false,
+                        }
                     });
                 let Some((id, ask)) = found.and_then(|id| Some((id, self.close_ask(core, id)?))) else {
                     return Step::Ignore;

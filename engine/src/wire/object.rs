@@ -34,7 +34,8 @@ impl Member<'_> {
     fn is(&self, name: &str) -> bool {
         let inner = &self.spelled[1..self.spelled.len() - 1];
         // Only a name with an escape can be another than it looks.
-        inner == name || (inner.contains('\\') && serde_json::from_str::<String>(&self.spelled).is_ok_and(|n| n == name))
+        inner == name
+            || (inner.contains('\\') && serde_json::from_str::<String>(&self.spelled).is_ok_and(|n| n == name))
     }
 }
 
