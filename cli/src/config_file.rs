@@ -4,7 +4,9 @@
 //! comments and trailing commas. Whatever is wrong with one entry leaves that entry out and says why; only a file that
 //! is no such list at all is an error.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jsonc_parser::{ParseOptions, parse_to_serde_value};
 use log::debug;
@@ -36,6 +38,9 @@ const USED: [&str; 15] = [
     "url",
 ];
 
+/// A larger `timeout` is in milliseconds.
+const LONGEST_SECONDS: f64 = 3600.0;
+
 /// What concerns only the client that keeps the file: which tools it may call without asking, and how it shows them.
 const CLIENT_ONLY: [&str; 8] =
     ["alwaysAllow", "autoApprove", "description", "dev", "gallery", "icon", "trust", "version"];
@@ -44,6 +49,8 @@ const CLIENT_ONLY: [&str; 8] =
 #[derive(Debug, Default)]
 pub(crate) struct File {
     pub(crate) servers: Vec<(String, Origin)>,
+    /// How long calls to them may take, where it is said.
+    pub(crate) timeouts: BTreeMap<String, Duration>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -97,7 +104,7 @@ fn parse(text: &str, folder: &Path, scope: &Scope<'_>) -> Result<File, String> {
     for list in lists {
         let Value::Object(list) = list else { return Err("\"mcpServers\" must be an object of servers".into()) };
         for (name, value) in list {
-            let mut entry = Entry { scope, folder, own: Vec::new(), warnings: Vec::new() };
+            let mut entry = Entry { scope, folder, own: Vec::new(), timeout: None, warnings: Vec::new() };
             let origin = entry.origin(name, value);
             file.warnings.extend(entry.warnings.into_iter().map(|text| format!("server {name:?}: {text}")));
             match origin {
@@ -105,7 +112,10 @@ fn parse(text: &str, folder: &Path, scope: &Scope<'_>) -> Result<File, String> {
                 Ok(Some(_)) if file.servers.iter().any(|(earlier, _)| earlier == name) => {
                     file.warnings.push(format!("server {name:?} is left out: its name is used twice"));
                 }
-                Ok(Some(origin)) => file.servers.push((name.clone(), origin)),
+                Ok(Some(origin)) => {
+                    file.servers.push((name.clone(), origin));
+                    file.timeouts.extend(entry.timeout.map(|timeout| (name.clone(), timeout)));
+                }
                 Err(why) => file.warnings.push(format!("server {name:?} is left out: {why}")),
             }
         }
@@ -118,6 +128,7 @@ struct Entry<'a> {
     folder: &'a Path,
     /// Variables that the entry sets itself.
     own: Vec<String>,
+    timeout: Option<Duration>,
     warnings: Vec<String>,
 }
 
@@ -134,8 +145,12 @@ impl Entry<'_> {
         for key in keys.keys().filter(|key| !USED.contains(&&***key) && !CLIENT_ONLY.contains(&&***key)) {
             self.warnings.push(format!("{key:?} is unknown and has no effect"));
         }
-        if keys.contains_key("timeout") {
-            self.warnings.push("\"timeout\" has no effect on one server; --request-timeout is for all".into());
+        if let Some(timeout) = keys.get("timeout") {
+            let number = timeout.as_f64().filter(|number| *number > 0.0 && number.is_finite());
+            let number = number.ok_or("its timeout must be a number above zero")?;
+            // Nobody waits for hours, and Gemini CLI counts milliseconds.
+            let seconds = if number > LONGEST_SECONDS { number / 1000.0 } else { number };
+            self.timeout = Duration::try_from_secs_f64(seconds).ok();
         }
         if let Some(Value::Object(env)) = keys.get("env") {
             self.own = env.keys().cloned().collect();
@@ -381,7 +396,8 @@ mod tests {
                 format!("{name}: {:?} {}{headers}", remote.transport, remote.url.reveal())
             }
         };
-        let servers: Vec<_> = file.servers.iter().map(server).collect();
+        let timeout = |name: &String| file.timeouts.get(name).map(|t| format!(" within {t:?}")).unwrap_or_default();
+        let servers: Vec<_> = file.servers.iter().map(|s| server(s) + &timeout(&s.0)).collect();
         [servers, file.warnings].concat()
     }
 
@@ -450,12 +466,7 @@ mod tests {
                 "b": {"type": "streamable-http", "url": "https://h", "alwaysAllow": []},
                 "c": {"command": "x", "disabled": true},
                 "d": {"command": "x", "timeout": 60}}}"#,
-            &[
-                "a: StreamableHttp https://h",
-                "b: StreamableHttp https://h",
-                "d: x",
-                "server \"d\": \"timeout\" has no effect on one server; --request-timeout is for all",
-            ],
+            &["a: StreamableHttp https://h", "b: StreamableHttp https://h", "d: x within 60s"],
         );
         check(
             "Gemini CLI",

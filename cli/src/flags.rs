@@ -149,6 +149,13 @@ pub(crate) struct Flags {
     /// longest time until the answer to a call; a progress notification starts it anew (default 3600)
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
     pub(crate) request_timeout: Option<Duration>,
+    /// longest time for a client of revision 2026-07-28 to come back with what a server wants to know (default 600)
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
+    pub(crate) input_timeout: Option<Duration>,
+    /// the secret (32 bytes) that seals what such a client brings back; several proxies with the same file know each
+    /// other's seal
+    #[argh(option, arg_name = "FILE")]
+    pub(crate) state_key_file: Option<PathBuf>,
     /// a session that nobody uses ends after this time (default 1800)
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_seconds))]
     pub(crate) session_timeout: Option<Duration>,

@@ -155,6 +155,7 @@ mod tests {
             ("--body-timeout", outbound.body_timeout.as_secs_f64()),
             ("--start-timeout", timeouts.start.as_secs_f64()),
             ("--request-timeout", timeouts.request.as_secs_f64()),
+            ("--input-timeout", timeouts.input.as_secs_f64()),
             ("--session-timeout", timeouts.session_idle.as_secs_f64()),
             ("--keepalive", timeouts.keep_alive.as_secs_f64()),
             ("--max-body-size", limits.max_body as f64),

@@ -1,10 +1,12 @@
 //! From a command line and an environment to what the engine is told.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind, Read as _};
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mcp_proxy_engine::{Command, Config, FrontKind, Origin, Secret, Server, SessionMode, Tls, UrlEnv};
 
@@ -110,8 +112,9 @@ pub(crate) fn plan(line: &CommandLine, environment: &Environment, warnings: &mut
         }
     };
     found.extend(origin.map(|(origin, shown)| ("default".to_owned(), origin, shown)));
+    let mut limits = BTreeMap::new();
     if !stdio {
-        named(flags, &Scope { environment, inherited: &inherited }, &mut found, warnings)?;
+        limits = named(flags, &Scope { environment, inherited: &inherited }, &mut found, warnings)?;
     }
 
     let (url_env, header_env) = (url_env(flags, environment, sessions), &flags.env_from_header);
@@ -119,11 +122,11 @@ pub(crate) fn plan(line: &CommandLine, environment: &Environment, warnings: &mut
     for (name, origin, text) in found {
         let local = matches!(origin, Origin::Local(_));
         servers.push(Server {
+            timeout: limits.remove(&name),
             name,
             origin,
             sessions,
             stateless: flags.stateless,
-            timeout: None,
             prestart: true,
             url_env: if local { url_env.clone() } else { UrlEnv::Off },
             header_env: if local { header_env.clone() } else { Vec::new() },
@@ -215,13 +218,14 @@ fn command(
     Ok((Origin::Local(command), shown))
 }
 
-/// Adds the named servers: those of the file, or those of the flags.
+/// Adds the named servers: those of the file, or those of the flags. Returns how long calls to them may take, where that
+/// is said.
 fn named(
     flags: &Flags,
     scope: &Scope<'_>,
     found: &mut Vec<(String, Origin, String)>,
     warnings: &mut Vec<String>,
-) -> Result<(), Failure> {
+) -> Result<BTreeMap<String, Duration>, Failure> {
     if let Some(path) = &flags.named_server_config {
         if !flags.named_server.is_empty() {
             warnings.push("--named-server has no effect: --named-server-config takes its place".into());
@@ -242,7 +246,7 @@ fn named(
         if found.is_empty() {
             return Err(Failure::start(format!("no server in {path:?} can be used")));
         }
-        return Ok(());
+        return Ok(file.timeouts);
     }
     for (name, text) in &flags.named_server {
         let fail = |why: &str| Failure::usage(format!("--named-server {name:?}: {why}"));
@@ -264,7 +268,7 @@ fn named(
             None => found.push((name.clone(), Origin::Local(command), format!("{text:?}"))),
         }
     }
-    Ok(())
+    Ok(BTreeMap::new())
 }
 
 /// Whether this can be the name of a server: the engine refuses all others.
@@ -348,9 +352,27 @@ fn config(flags: &Flags, servers: Vec<Server>) -> Result<Config, Failure> {
     set(&mut config.http.max_connections, &flags.max_connections);
     set(&mut config.timeouts.start, &flags.start_timeout);
     set(&mut config.timeouts.request, &flags.request_timeout);
+    set(&mut config.timeouts.input, &flags.input_timeout);
     set(&mut config.timeouts.session_idle, &flags.session_timeout);
     set(&mut config.timeouts.keep_alive, &flags.keepalive);
+    if let Some(path) = &flags.state_key_file {
+        config.state_key = Some(state_key(path)?);
+    }
     Ok(config)
+}
+
+/// The secret that several proxies share: the first bytes of a file.
+fn state_key(path: &Path) -> Result<Secret<[u8; 32]>, Failure> {
+    let fail = |why: &str| Failure::start(format!("cannot use {path:?} (--state-key-file): {why}"));
+    let mut key = [0; 32];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut key));
+    match read {
+        Ok(()) => Ok(Secret::new(key)),
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            Err(fail("it must have 32 random bytes; head -c 32 /dev/urandom > FILE makes them"))
+        }
+        Err(e) => Err(fail(&reason(&e))),
+    }
 }
 
 /// The Python program passes over flags of its other mode in silence; a word about them saves a search.
@@ -574,6 +596,7 @@ mod tests {
             "--allow-host=h",
             "--start-timeout=1",
             "--request-timeout=2",
+            "--input-timeout=4",
             "--session-timeout=3",
             "--keepalive=0.5",
             "--max-body-size=1",
@@ -602,8 +625,8 @@ mod tests {
         assert_eq!(config.http.max_connections, 6);
         let t = &config.timeouts;
         assert_eq!(
-            [t.start, t.request, t.session_idle, t.keep_alive],
-            [1.0, 2.0, 3.0, 0.5].map(Duration::from_secs_f64)
+            [t.start, t.request, t.input, t.session_idle, t.keep_alive],
+            [1.0, 2.0, 4.0, 3.0, 0.5].map(Duration::from_secs_f64)
         );
     }
 

@@ -146,8 +146,11 @@ impl Config {
                 return fail(format!("the limit {what} must be at least 1"));
             }
         }
-        if self.timeouts.keep_alive.is_zero() {
-            return fail("the keep-alive interval must be longer than zero".into());
+        let t = &self.timeouts;
+        for (what, value) in [("keep_alive", t.keep_alive), ("start", t.start)] {
+            if value.is_zero() {
+                return fail(format!("the time {what} must be longer than zero"));
+            }
         }
         Ok(())
     }
