@@ -26,7 +26,7 @@ use crate::core::timers::Deadline;
 use crate::era::envelope::{self, MODERN};
 use crate::era::mirror;
 use crate::era::result::is_modern_error;
-use crate::io::{Action, FetchError, FetchId, FetchRequest, Headers, HttpResponse, Pipe, Secret};
+use crate::io::{Action, FetchError, FetchErrorKind, FetchId, FetchRequest, Headers, HttpResponse, Pipe, Secret};
 use crate::wire::rpc::{self, Kind};
 use crate::wire::sse;
 
@@ -63,6 +63,13 @@ pub(crate) struct Post {
     initialized: bool,
     /// It was sent again after a challenge.
     pub(super) challenged: bool,
+}
+
+impl Post {
+    fn notification(line: Vec<u8>) -> Self {
+        let (mirrored, modern, number) = (Vec::new(), None, None);
+        Post { line, mirrored, modern, number, hello: false, initialized: false, challenged: false }
+    }
 }
 
 /// Redirects that are followed in a row.
@@ -644,6 +651,14 @@ impl Remotes {
         }
         let said = match fetch.purpose {
             Purpose::Post(post) => match post.number {
+                Some(number) if error.kind == FetchErrorKind::Timeout && !post.hello && !conversation.modern => {
+                    // The server may still work on it.
+                    let cancel = format!(
+                        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number},"reason":"timed out"}}}}"#
+                    );
+                    conversation.waiting.push_back(Post::notification(cancel.into_bytes()));
+                    vec![(owner, Said::Failed { number, text, refused: false })]
+                }
                 Some(number) => vec![(owner, Said::Failed { number, text, refused: false })],
                 None => {
                     warn!("a notification or an answer did not reach the remote server: {text}");

@@ -32,6 +32,8 @@ pub(super) struct Known {
     modern: Option<bool>,
     /// It refuses `initialize`.
     only_modern: bool,
+    /// It keeps tasks (2025-11-25), and would list those of one client to another.
+    tasks: bool,
 }
 
 /// The search for a link's era.
@@ -70,6 +72,11 @@ impl Back {
     /// Whether a server is known to refuse `initialize`.
     pub(crate) fn is_only_modern(&self, server: usize) -> bool {
         self.eras[server].only_modern
+    }
+
+    /// Whether a server must not be shared by clients, whatever they are.
+    pub(crate) fn has_tasks(&self, server: usize) -> bool {
+        self.eras[server].tasks
     }
 
     /// Whether the server of a link speaks the modern revision on it.
@@ -194,6 +201,8 @@ impl Back {
         debug!("[{name}] link#{} ready: {} bytes of capabilities", id.0, result.get().len());
         // Later sessions hear what the server says now, not what it said before it was restarted.
         hello.answer = Some(answer.to_owned());
+        let capabilities = rpc::member(Some(result), "capabilities").ok().flatten();
+        self.eras[link.server].tasks = rpc::member(capabilities, "tasks").is_ok_and(|tasks| tasks.is_some());
         let (initialized, peer) = (hello.initialized.clone(), link.peer);
         if let Some(Peer::Remote(remote)) = peer {
             let revision = rpc::member(Some(result), "protocolVersion").ok().flatten().and_then(rpc::string);
@@ -240,7 +249,7 @@ impl Back {
         // Whoever comes next may share it, whatever this client is.
         link.sharing = Some(Sharing::modern(&link.scope));
         let known = &mut self.eras[link.server];
-        *known = Known { modern: Some(true), only_modern: known.only_modern || only };
+        *known = Known { modern: Some(true), only_modern: known.only_modern || only, tasks: false };
         Some(LinkEvent::Up { link: id, again })
     }
 

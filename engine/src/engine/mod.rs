@@ -373,6 +373,8 @@ impl Engine {
         let sharing = match sharing {
             // A server that needs no introduction is shared by all, whoever they are.
             _ if self.back.is_only_modern(server) => Sharing::modern(&scope),
+            // A list of tasks is of all who ever called (specification 2025-11-25, basic/utilities/tasks).
+            _ if self.back.has_tasks(server) => Sharing::Dedicated,
             // Clients with other variables are other clients.
             Sharing::Shared(key) => Sharing::Shared(format!("{key} {scope}")),
             Sharing::Dedicated => Sharing::Dedicated,

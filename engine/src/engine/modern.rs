@@ -250,6 +250,7 @@ impl Engine {
         if !modern {
             return self.dispatch_down(link, session, &message);
         }
+        self.router.note_level(session, request.envelope.level);
         let step = self.router.client_says(&mut self.core, stream, &message);
         if let Some(request) = self.down.get_mut(session) {
             request.sent(*params);

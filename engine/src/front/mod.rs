@@ -627,7 +627,11 @@ impl Front {
     pub(crate) fn refuse_stopping(&mut self, core: &mut Core, id: ExchangeId, request: &HttpRequest) {
         self.exchanges.insert(id, Exchange::new(id, request));
         let refusal = Refusal::new(503, code::REFUSED, "the proxy is stopping");
-        self.refuse(core, id, &refusal, None);
+        let request_id = match rpc::parse(&request.body).map(|message| message.kind) {
+            Ok(Kind::Request { id, .. }) => Some(id.0),
+            _ => None,
+        };
+        self.refuse(core, id, &refusal, request_id);
     }
 
     fn respond_json(&mut self, core: &mut Core, id: ExchangeId, status: u16, body: Vec<u8>) {

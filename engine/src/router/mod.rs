@@ -243,6 +243,13 @@ impl Router {
         }
     }
 
+    /// A request wants log messages of at least this level, and says so itself.
+    pub(crate) fn note_level(&mut self, session: SessionId, level: Option<usize>) {
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.level = level;
+        }
+    }
+
     /// A request wants log messages of at least this level. Returns what tells the server, if it must be told.
     pub(crate) fn want_level(&mut self, core: &mut Core, session: SessionId, level: usize) -> Option<Vec<u8>> {
         let peer = self.peers.get_mut(&session)?;
