@@ -7,7 +7,7 @@ use crate::flags::Flags;
 
 const HEAD: &str = "\
 mcp-proxy: joins MCP clients and servers over stdio, Streamable HTTP and
-HTTP+SSE (revisions 2024-11-05 to 2025-11-25).
+HTTP+SSE, and revisions from 2024-11-05 to 2026-07-28 with each other.
 
 Usage:
   mcp-proxy [OPTIONS] [--] COMMAND [ARGUMENTS...]

@@ -237,7 +237,7 @@ impl Back {
     }
 
     /// A link for a client: a shared one with its key, else a blank one, else a new one. With `lease` it is one that no
-    /// other session has on lease.
+    /// other session has on lease, and that is free by this measure, too.
     pub(crate) fn acquire(
         &mut self,
         core: &mut Core,
@@ -245,13 +245,16 @@ impl Back {
         sharing: Sharing,
         scope: &str,
         env: &[(String, Secret<String>)],
-        lease: bool,
+        lease: Option<&dyn Fn(LinkId) -> bool>,
     ) -> Result<LinkId, Full> {
         let wanted = Some(sharing);
         let shared = matches!(wanted, Some(Sharing::Shared(_)));
-        let mine = |link: &Link| link.server == server && shared && link.sharing == wanted && !(lease && link.leased);
+        let free = |id: LinkId, link: &Link| lease.is_none_or(|is_free| !link.leased && is_free(id));
+        let mine =
+            |id: LinkId, link: &Link| link.server == server && shared && link.sharing == wanted && free(id, link);
         let blank = |link: &Link| link.server == server && link.sharing.is_none() && link.env == env;
-        let found = self.links.iter().find(|(_, l)| mine(l)).or_else(|| self.links.iter().find(|(_, l)| blank(l)));
+        let found =
+            self.links.iter().find(|(id, l)| mine(**id, l)).or_else(|| self.links.iter().find(|(_, l)| blank(l)));
         let found = found.map(|(id, link)| (*id, link.peer.is_some()));
         let runs = found.is_some_and(|(_, runs)| runs);
         let local = matches!(core.config.servers[server].origin, Origin::Local(_));
@@ -268,7 +271,7 @@ impl Back {
         if let Some(link) = self.links.get_mut(&id) {
             link.sharing = wanted;
             link.unused = false;
-            link.leased |= lease;
+            link.leased |= lease.is_some();
             scope.clone_into(&mut link.scope);
         }
         core.timers.clear(Deadline::LinkIdle(id));

@@ -380,7 +380,7 @@ impl Engine {
             Sharing::Dedicated => Sharing::Dedicated,
         };
         let dedicated = sharing == Sharing::Dedicated;
-        let link = self.back.acquire(&mut self.core, server, sharing, &scope, env.pairs(), false)?;
+        let link = self.back.acquire(&mut self.core, server, sharing, &scope, env.pairs(), None)?;
         self.front.set_dedicated(session, dedicated);
         self.router.attach(session, link, server, Role::Client);
         if self.back.is_only_modern(server) {

@@ -99,9 +99,11 @@ impl Engine {
         };
         let hello = (era == Some(Era::Legacy)).then(|| request.envelope.initialize());
         let env = self.front.env(session);
-        let mut acquire = |lease| {
-            let sharing = sharing.clone();
-            self.back.acquire(&mut self.core, server, sharing, &scope, env.pairs(), lease).map(|link| (link, lease))
+        // Of a call that was cancelled the server may still speak, for a while.
+        let is_free = |link| !self.router.is_haunted(link);
+        let mut acquire = |lease: bool| {
+            let (sharing, free) = (sharing.clone(), lease.then_some(&is_free as &dyn Fn(LinkId) -> bool));
+            self.back.acquire(&mut self.core, server, sharing, &scope, env.pairs(), free).map(|link| (link, lease))
         };
         // Where there is no room for one more process, questions that might be for several clients are refused.
         let acquired = acquire(lease).or_else(|full| if lease { acquire(false) } else { Err(full) });

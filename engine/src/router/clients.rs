@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::{AskId, Asker, Call, CallId, Effect, LEVELS, Role, Router, Step, Waiting, same_id};
 use crate::core::Core;
 use crate::core::timers::Deadline;
+use crate::era::result::may_ask;
 use crate::front::{SessionId, StreamId};
 use crate::wire::rpc::{self, Id, Kind, Message, code};
 
@@ -99,8 +100,9 @@ impl Router {
         let token = token.map(|token| token.get().to_owned());
         let endless = method == "subscriptions/listen" && role != Role::Client;
         let until = self.longest(core, link);
+        let asks = role == Role::Client || may_ask(method);
         let (ghost, task, cancelled) = (None, None, false);
-        self.open_call(core, call, Call { link, client, ghost, task, token, cancelled, effect, endless, until });
+        self.open_call(core, call, Call { link, client, ghost, task, token, cancelled, effect, endless, asks, until });
         Step::Send { link, line, call: Some(call) }
     }
 

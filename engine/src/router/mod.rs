@@ -104,6 +104,8 @@ struct Call {
     effect: Effect,
     /// It is a subscription: there is no limit to it.
     endless: bool,
+    /// The server may ask its client something.
+    asks: bool,
     /// Progress does not keep it open after this (specification, basic/lifecycle, "Timeouts").
     until: Instant,
 }
@@ -331,6 +333,12 @@ impl Router {
         self.groups.entry(link).or_default().greeting.push((stream, id.to_owned()));
     }
 
+    /// Whether the server of a link may still ask something about a request that nobody waits for any more.
+    pub(crate) fn is_haunted(&self, link: LinkId) -> bool {
+        let haunts = |call: &CallId| self.calls.get(call).is_some_and(|call| call.ghost.is_some() && call.asks);
+        self.groups.get(&link).is_some_and(|group| group.calls.iter().any(haunts))
+    }
+
     /// The `initialize` requests that waited for the handshake of a link.
     pub(crate) fn greetings(&mut self, link: LinkId) -> Vec<(StreamId, String)> {
         self.groups.get_mut(&link).map(|group| std::mem::take(&mut group.greeting)).unwrap_or_default()
@@ -543,6 +551,7 @@ impl Router {
             cancelled: false,
             effect,
             endless,
+            asks: false,
             until: self.longest(core, link),
         };
         self.open_call(core, id, call);

@@ -78,6 +78,7 @@ impl Router {
                 cancelled: false,
                 effect: Effect::None,
                 endless: false,
+                asks: true,
                 until: self.longest(core, link),
             };
             self.open_call(core, number, rest);
@@ -286,7 +287,7 @@ impl Router {
         }
         let group = self.groups.get(&link)?;
         let whose = |call: &CallId| {
-            let call = self.calls.get(call)?;
+            let call = self.calls.get(call).filter(|call| call.asks || matter != Matter::Question)?;
             call.client.as_ref().map(|client| client.stream.session).or(call.ghost)
         };
         let meant = |session: &SessionId| match (self.role(*session), matter) {
