@@ -146,11 +146,11 @@ impl Entry<'_> {
             self.warnings.push(format!("{key:?} is unknown and has no effect"));
         }
         if let Some(timeout) = keys.get("timeout") {
-            let number = timeout.as_f64().filter(|number| *number > 0.0 && number.is_finite());
-            let number = number.ok_or("its timeout must be a number above zero")?;
             // Nobody waits for hours, and Gemini CLI counts milliseconds.
-            let seconds = if number > LONGEST_SECONDS { number / 1000.0 } else { number };
-            self.timeout = Duration::try_from_secs_f64(seconds).ok();
+            let seconds = timeout.as_f64().map(|n| if n > LONGEST_SECONDS { n / 1000.0 } else { n });
+            let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            let wait = wait.filter(|wait| !wait.is_zero()).ok_or("its timeout must be a number above zero")?;
+            self.timeout = Some(wait);
         }
         if let Some(Value::Object(env)) = keys.get("env") {
             self.own = env.keys().cloned().collect();

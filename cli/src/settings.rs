@@ -230,11 +230,12 @@ fn named(
         if !flags.named_server.is_empty() {
             warnings.push("--named-server has no effect: --named-server-config takes its place".into());
         }
-        let file = config_file::read(path, scope)?;
+        let mut file = config_file::read(path, scope)?;
         warnings.extend(file.warnings);
         for (name, origin) in file.servers {
             if found.iter().any(|(earlier, ..)| *earlier == name) {
                 warnings.push(format!("server {name:?} is left out: this is the name of the server at the root"));
+                file.timeouts.remove(&name);
                 continue;
             }
             let shown = match &origin {

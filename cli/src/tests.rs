@@ -1,4 +1,5 @@
-//! The contract with the users of other programs: each command line that COMPAT.md 3.1 and 3.2 print, and what it means.
+//! The contract with the users of other programs: each command line that COMPAT.md 3.1 and 3.2 print, and more like them,
+//! and what it means.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,6 +12,9 @@ use mcp_proxy_engine::{Credentials, FrontKind, Origin, Server, SessionMode, UrlE
 use crate::args::{self, Parsed};
 use crate::local::{Environment, split_words};
 use crate::settings::{Plan, plan};
+
+#[path = "../tests/table/mod.rs"]
+mod table;
 
 /// A folder with the programs of the examples, and other files.
 struct Folder(PathBuf);
@@ -38,7 +42,8 @@ impl Folder {
         let here = self.0.to_str().unwrap();
         let words = split_words(&line.replace("@/", &format!("{here}/"))).unwrap();
         let at = words.iter().position(|word| word == "mcp-proxy" || word == "mcpproxy").unwrap();
-        let mut variables = vec![("PATH".into(), here.into()), ("HOME".into(), "/home/me".into())];
+        let surroundings = [("PATH", here), ("HOME", "/home/me"), ("OUTSIDE", "1")];
+        let mut variables: Vec<_> = surroundings.map(|(name, value)| (name.into(), value.into())).into();
         variables.extend(words[..at].iter().map(|word| {
             let (name, value) = word.split_once('=').unwrap();
             (name.into(), value.into())
@@ -122,6 +127,7 @@ impl Folder {
             SessionMode::PerRequest => " per-request",
         });
         text.push_str(if server.stateless { " stateless" } else { "" });
+        text.push_str(&server.timeout.map(|timeout| format!(" within {timeout:?}")).unwrap_or_default());
         match &server.url_env {
             UrlEnv::Off => {}
             UrlEnv::Listed(names) => text.push_str(&format!(" url={}", names.join("+"))),
@@ -138,6 +144,25 @@ impl Folder {
             assert_eq!(self.meaning(line), *expected, "{line}");
         }
     }
+
+    /// Checks the lines of the shared table that are chosen. A relative path is one in this folder.
+    fn check_table(&self, chosen: fn(&str) -> bool) {
+        let cases = table::cases();
+        let mut count = 0;
+        for case in cases.iter().skip(1).filter(|case| chosen(case.line)) {
+            let line = case.filled();
+            // What a shell takes for a comment.
+            let line = line.split(" # ").next().unwrap();
+            match case.one("means") {
+                Some(expected) => {
+                    assert_eq!(self.meaning(&line.replace("./", "@/")), expected.replace("./", "@/"), "{line}");
+                }
+                None => assert!(line.starts_with("docker "), "what does {line} mean?"),
+            }
+            count += 1;
+        }
+        assert!(count > 0);
+    }
 }
 
 impl Drop for Folder {
@@ -146,97 +171,15 @@ impl Drop for Folder {
     }
 }
 
-/// COMPAT.md 3.1, in its order, character by character.
+/// COMPAT.md 3.1. `tests/lines.rs` runs the same lines.
 #[test]
 fn every_line_of_the_python_program() {
     let folder = Folder::new("python");
-    folder.file(
-        "servers.json",
-        r#"{ "mcpServers": {
-            "fetch":  { "enabled": true, "timeout": 60, "command": "uvx", "args": ["mcp-server-fetch"], "transportType": "stdio" },
-            "github": { "command": "npx", "args": ["-y","@modelcontextprotocol/server-github"],
-                        "env": { "GITHUB_PERSONAL_ACCESS_TOKEN": "<YOUR_TOKEN>" } } } }"#,
-    );
+    folder.file("servers.json", include_str!("../tests/servers.json"));
+    folder.file("no-servers.json", r#"{"mcp": {}}"#);
+    folder.check_table(|line| !line.contains("AUTH_KEY"));
     folder.check(&[
-        ("mcp-proxy http://localhost:8080/sse", "stdio | default: Detect http://localhost:8080/sse"),
-        (
-            "mcp-proxy --no-verify-ssl https://server.local/sse",
-            "stdio | default: Detect https://server.local/sse unverified [1 warned]",
-        ),
-        (
-            "mcp-proxy --transport streamablehttp http://localhost:8080/mcp",
-            "stdio | default: StreamableHttp http://localhost:8080/mcp",
-        ),
-        (
-            "mcp-proxy --transport=streamablehttp --username user --password pass https://server.local/mcp",
-            "stdio | default: StreamableHttp https://server.local/mcp basic=user:pass",
-        ),
-        (
-            "mcp-proxy --headers Authorization 'Bearer YOUR_TOKEN' http://localhost:8080/sse",
-            "stdio | default: Detect http://localhost:8080/sse authorization=Bearer YOUR_TOKEN",
-        ),
-        (
-            "mcp-proxy -H X-A 1 -H X-B 2 http://localhost:8080/sse",
-            "stdio | default: Detect http://localhost:8080/sse x-a=1 x-b=2",
-        ),
-        (
-            "mcp-proxy --client-id ID --client-secret S --token-url https://auth.example.com/token \
-             http://localhost:8080/sse",
-            "stdio | default: Detect http://localhost:8080/sse oauth=ID:S@https://auth.example.com/token",
-        ),
-        (
-            "mcp-proxy http://example.io/sse --api-access-token TOKEN",
-            "stdio | default: Detect http://example.io/sse bearer=TOKEN",
-        ),
-        (
-            "API_ACCESS_TOKEN=t mcp-proxy http://example.io/sse",
-            "stdio | default: Detect http://example.io/sse bearer=t",
-        ),
-        ("SSE_URL=http://example.io/sse mcp-proxy", "stdio | default: Detect http://example.io/sse"),
-        ("mcp-proxy uvx mcp-server-fetch", "127.0.0.1:0 | default: @/uvx,mcp-server-fetch"),
-        ("mcp-proxy --port=8080 uvx mcp-server-fetch", "127.0.0.1:8080 | default: @/uvx,mcp-server-fetch"),
-        (
-            "mcp-proxy --sse-port=8080 uvx mcp-server-fetch",
-            "127.0.0.1:8080 | default: @/uvx,mcp-server-fetch [1 warned]",
-        ),
-        (
-            "mcp-proxy --sse-host=0.0.0.0 --sse-port=8080 uvx mcp-server-fetch",
-            "0.0.0.0:8080 | default: @/uvx,mcp-server-fetch [1 warned]",
-        ),
-        ("mcp-proxy --host=0.0.0.0 --port=8080 uvx mcp-server-fetch", "0.0.0.0:8080 | default: @/uvx,mcp-server-fetch"),
-        (
-            "mcp-proxy --port=8080 -- uvx mcp-server-fetch --user-agent=YourUserAgent",
-            "127.0.0.1:8080 | default: @/uvx,mcp-server-fetch,--user-agent=YourUserAgent",
-        ),
-        (
-            "mcp-proxy your-command --port 8080 -e KEY VALUE -e ANOTHER_KEY ANOTHER_VALUE",
-            "127.0.0.1:8080 | default: @/your-command KEY=VALUE ANOTHER_KEY=ANOTHER_VALUE",
-        ),
-        (
-            "mcp-proxy your-command --port 8080 --allow-origin='*' --expose-header Custom-Header",
-            "127.0.0.1:8080 | default: @/your-command cors=* expose=custom-header",
-        ),
-        (
-            "mcp-proxy --port=8080 --named-server fetch 'uvx mcp-server-fetch' --named-server gh 'npx -y \
-             server-github'",
-            "127.0.0.1:8080 | fetch: uvx,mcp-server-fetch | gh: npx,-y,server-github",
-        ),
-        // It warns that `timeout` has no effect on one server.
-        (
-            "mcp-proxy --port=8080 --named-server-config @/servers.json",
-            "127.0.0.1:8080 | fetch: uvx,mcp-server-fetch | github: npx,-y,@modelcontextprotocol/server-github \
-             GITHUB_PERSONAL_ACCESS_TOKEN=<YOUR_TOKEN> [1 warned]",
-        ),
-        (
-            "A=1 mcp-proxy --named-server fetch 'uvx mcp-server-fetch' --port 8080 --pass-environment -- uvx \
-             mcp-server-time",
-            "127.0.0.1:8080 | default: @/uvx,mcp-server-time A=1 | fetch: uvx,mcp-server-fetch A=1",
-        ),
-        (
-            "mcp-proxy --pass-environment --port=8096 --sse-host 0.0.0.0 uvx mcp-server-fetch",
-            "0.0.0.0:8096 | default: @/uvx,mcp-server-fetch [1 warned]",
-        ),
-        // From its table of options, and from 3.5.
+        // From the table of options in 3.1, and from 3.5.
         ("mcp-proxy --allow-cors '*' -- uvx f", "127.0.0.1:0 | default: @/uvx,f cors=*"),
         ("mcp-proxy --stateless uvx f", "127.0.0.1:0 | default: @/uvx,f stateless"),
         (
@@ -256,17 +199,11 @@ fn every_line_of_the_python_program() {
 fn every_line_of_mcpproxy() {
     let folder = Folder::new("mcpproxy");
     let production = "PYTHONUNBUFFERED=1 NODE_ENV=production";
+    folder.check_table(|line| line.contains("AUTH_KEY"));
     folder.check(&[
         (
-            "AUTH_KEY=your_key SHARED_SESSION=true MCP_SERVER_CONFIG='npx -y server-filesystem .' mcpproxy",
-            &format!(
-                "0.0.0.0:8000 | default: @/npx,-y,server-filesystem,. SHARED_SESSION=true \
-                 MCP_SERVER_CONFIG=npx -y server-filesystem . {production} auth=your_key"
-            ),
-        ),
-        (
             "AUTH_KEY=your_key SHARED_SESSION=False MCP_SERVER_CONFIG='uvx f' NODE_ENV=test TOKEN=t mcpproxy",
-            "0.0.0.0:8000 | default: @/uvx,f SHARED_SESSION=False MCP_SERVER_CONFIG=uvx f NODE_ENV=test TOKEN=t \
+            "0.0.0.0:8000 | default: @/uvx,f OUTSIDE=1 SHARED_SESSION=False MCP_SERVER_CONFIG=uvx f NODE_ENV=test TOKEN=t \
              PYTHONUNBUFFERED=1 per-session url=* auth=your_key",
         ),
         (
@@ -299,6 +236,11 @@ fn credentials_and_modes() {
     folder.file("tokens", "one\n\n two \n");
     folder.file("empty", "\n");
     folder.file("all.json", r#"{"mcpServers": {"default": {"command": "x"}, "a": {"url": "https://h/mcp"}}}"#);
+    folder.file(
+        "slow.json",
+        r#"{"mcpServers": {"default": {"command": "z", "timeout": 1}, "a": {"command": "x", "timeout": 90},
+        "b": {"command": "y", "timeout": 5000}, "c": {"command": "w", "timeout": 1e-10}, "d": {"command": "v", "timeout": 1e300}}}"#,
+    );
     folder.file("none.json", r#"{"mcpServers": {"a": {}, "b": {"command": "x", "disabled": true}}}"#);
     folder.file("other.json", r#"{"mcp": {}}"#);
     folder.file("broken.json", "{\n  \"mcpServers\": {,}\n}");
@@ -388,6 +330,11 @@ fn credentials_and_modes() {
         (
             "API_ACCESS_TOKEN=t mcp-proxy --named-server-config @/all.json --port 1 http://h",
             "127.0.0.1:1 | default: Detect http://h bearer=t | a: Detect https://h/mcp [1 warned]",
+        ),
+        // Nothing of an entry that is left out.
+        (
+            "mcp-proxy --named-server-config @/slow.json uvx",
+            "127.0.0.1:0 | default: @/uvx | a: x within 90s | b: y within 5s [3 warned]",
         ),
         ("mcp-proxy --named-server-config @/none.json uvx", "127.0.0.1:0 | default: @/uvx [1 warned]"),
         ("mcp-proxy --named-server-config @/none.json", "error 1 no server in \"@/none.json\" can be used [1 warned]"),

@@ -2,27 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{ExitStatus, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, test_kill_process};
 
-/// The program, without the variables that change what it does.
-fn program() -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_mcp-proxy"));
-    for name in ["API_ACCESS_TOKEN", "AUTH_KEY", "MCP_SERVER_CONFIG", "SHARED_SESSION", "SSE_URL"] {
-        program.env_remove(name);
-    }
-    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
-        program.env_remove(name);
-    }
-    program
-}
+use common::{Certificate, Folder, INITIALIZE, Process, program};
 
 fn mcp_proxy(args: &[&str]) -> Output {
     program().args(args).env("PATH", "/usr/bin:/bin").output().unwrap()
@@ -132,9 +123,8 @@ fn the_version_and_the_help_go_to_stdout() {
 
 /// The demo behind a running proxy.
 struct Demo {
-    child: Child,
+    process: Process,
     address: String,
-    log: mpsc::Receiver<String>,
     session: String,
 }
 
@@ -145,30 +135,17 @@ impl Demo {
 
     /// A proxy that serves something at its root.
     fn serve(words: &[&str], variables: &[(&str, &str)]) -> Demo {
-        let mut child = program().args(words).envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, log) = mpsc::channel();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
-        let mut demo = Demo { child, address: String::new(), log, session: String::new() };
-        let url = demo.line_with("Streamable HTTP  http://127.0.0.1:");
+        let mut command = program();
+        command.args(words).envs(variables.iter().copied());
+        let process = Process::start(command);
+        let url = process.line_with("Streamable HTTP  http://127.0.0.1:");
         if !words.contains(&"--log-format=json") {
             // [I 2026-11-24 09:00:01,123 mcp_proxy] ...
             let parts = (&url[..5], &url[13..14], &url[22..23], &url[26..38]);
             assert_eq!(parts, ("[I 20", " ", ",", " mcp_proxy] "), "{url}");
         }
-        demo.address = url.rsplit_once("http://").unwrap().1.split_once("/mcp").unwrap().0.to_owned();
-        demo
-    }
-
-    /// The next line of the log that contains this text.
-    fn line_with(&self, text: &str) -> String {
-        let patience = Duration::from_secs(20);
-        loop {
-            let line = self.log.recv_timeout(patience).unwrap_or_else(|e| panic!("no {text:?} in the log: {e}"));
-            if line.contains(text) {
-                return line;
-            }
-        }
+        let address = url.rsplit_once("http://").unwrap().1.split_once("/mcp").unwrap().0.to_owned();
+        Demo { process, address, session: String::new() }
     }
 
     /// Sends a message and returns the whole response, head and body.
@@ -219,14 +196,10 @@ impl Demo {
         assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
     }
 
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
     fn ended_within(&mut self, limit: Duration) -> ExitStatus {
         let start = Instant::now();
         loop {
-            match self.child.try_wait().unwrap() {
+            match self.process.child.try_wait().unwrap() {
                 Some(status) => return status,
                 None if start.elapsed() > limit => panic!("still running after {limit:?}"),
                 None => thread::sleep(Duration::from_millis(10)),
@@ -236,19 +209,12 @@ impl Demo {
 
     /// The processes it started, whichever of its threads did.
     fn children(&self) -> Vec<Pid> {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let threads = fs::read_dir(format!("/proc/{}/task", self.process.child.id())).into_iter().flatten().flatten();
         let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
         lists
             .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
             .filter_map(Pid::from_raw)
             .collect()
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -276,9 +242,9 @@ fn the_demo_works_over_http_and_stops_without_a_trace() {
         assert!(answer.contains("3, 2, 1, liftoff"), "{answer}");
 
         let children = demo.children();
-        demo.signal(Signal::TERM);
+        demo.process.signal(Signal::TERM);
         assert_eq!(demo.ended_within(Duration::from_secs(5)).code(), Some(0), "{runtime}");
-        demo.line_with("mcp_proxy] stopped");
+        demo.process.line_with("mcp_proxy] stopped");
         // Not every system lists children in /proc.
         assert!(children.len() == 1 || !cfg!(target_os = "linux"), "{children:?}");
         assert!(children.iter().all(|pid| test_kill_process(*pid).is_err()), "{runtime}: a process is left");
@@ -294,7 +260,7 @@ fn each_signal_stops_it() {
     for (signal, runtime) in [(Signal::INT, "smol"), (hangup, "smol"), (Signal::INT, "blocking"), (hangup, "blocking")]
     {
         let mut demo = Demo::start(&["--runtime", runtime]);
-        demo.signal(signal);
+        demo.process.signal(signal);
         assert_eq!(demo.ended_within(Duration::from_secs(5)).code(), Some(0));
     }
 }
@@ -306,57 +272,15 @@ fn a_call_in_flight_is_answered_at_the_end_and_a_second_signal_does_not_wait() {
         demo.initialize();
         let mut response = demo.send(&countdown(1, 60_000)).lines().map(Result::unwrap);
         assert!(response.any(|line| line.contains("notifications/progress")));
-        demo.signal(Signal::TERM);
-        demo.line_with("SIGTERM: stopping");
-        demo.signal(Signal::TERM);
+        demo.process.signal(Signal::TERM);
+        demo.process.line_with("SIGTERM: stopping");
+        demo.process.signal(Signal::TERM);
         let start = Instant::now();
         assert!(response.any(|line| line.contains(r#""id":"c","error""#)));
         assert_eq!(response.filter(|line| line.contains("jsonrpc")).count(), 0);
         // The first signal alone would let the call go on for a second.
         assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
         assert_eq!(demo.ended_within(Duration::from_secs(5)).code(), Some(0));
-    }
-}
-
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
-
-/// `mcp-proxy URL` as a client starts it: what goes in on stdin, what comes out on stdout.
-struct Bridge {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Bridge {
-    fn start(words: &[&str]) -> Bridge {
-        let mut child = program().args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Bridge { child, lines }
-    }
-
-    fn say(&mut self, message: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{message}").unwrap();
-    }
-
-    /// The next line. Whatever is on stdout must be protocol.
-    fn hear(&mut self) -> serde_json::Value {
-        let line = self.lines.next().expect("stdout ended").unwrap();
-        let message: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        assert_eq!(message["jsonrpc"], "2.0", "{line}");
-        message
-    }
-
-    /// Ends stdin: the process has to end by itself, with nothing more to say.
-    fn end(mut self) {
-        drop(self.child.stdin.take());
-        assert_eq!(self.lines.next().map(Result::unwrap), None);
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -371,7 +295,7 @@ fn a_remote_server_is_there_on_stdin_and_stdout() {
             ("sse", &["--transport", "sse", "--debug"]),
         ] {
             let url = format!("http://{}/{path}", demo.address);
-            let mut bridge = Bridge::start(&[&["--runtime", runtime, &url], flags].concat());
+            let mut bridge = Process::of(&[&["--runtime", runtime, &url], flags].concat());
             bridge.say(INITIALIZE);
             let answer = bridge.hear();
             assert_eq!(answer["id"], 1, "{path} {flags:?}: {answer}");
@@ -394,7 +318,7 @@ fn a_remote_server_that_is_not_there_is_an_error_for_each_request() {
     // A port that was free a moment ago.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for runtime in ["smol", "blocking"] {
-        let mut bridge = Bridge::start(&["--runtime", runtime, &format!("http://{nobody}/mcp")]);
+        let mut bridge = Process::of(&["--runtime", runtime, &format!("http://{nobody}/mcp")]);
         bridge.say(INITIALIZE);
         let answer = bridge.hear();
         assert!(answer["id"] == 1 && answer["error"]["message"].is_string(), "{answer}");
@@ -464,11 +388,71 @@ fn with_a_key_nobody_else_comes_in_and_the_log_does_not_have_it() {
             assert_eq!(proxy.get("/status", headers).0, 200, "{headers}");
         }
         assert_eq!(proxy.get("/status?auth_key=hunter2", "").0, 200);
-        proxy.signal(Signal::TERM);
-        for line in &proxy.log {
+        proxy.process.signal(Signal::TERM);
+        for line in proxy.process.rest_of_log() {
             assert!(!line.contains("hunter2"), "{line}");
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             assert!(["time", "level", "target", "message"].iter().all(|key| line[key].is_string()), "{line}");
         }
+    }
+}
+
+#[test]
+fn it_serves_https_to_clients_that_know_its_certificate() {
+    let folder = Folder::new("https");
+    let (own, other) = (Certificate::new(&folder, "own"), Certificate::new(&folder, "other"));
+    for (runtime, others) in [("smol", "blocking"), ("blocking", "smol")] {
+        let flags = ["--demo", "--port=0", "--tls-cert", &own.cert, "--tls-key", &own.key, "--runtime", runtime];
+        let mut proxy = Process::of(&flags);
+        let url = proxy.line_with("Streamable HTTP  https://127.0.0.1:");
+        let port = url.rsplit_once("https://127.0.0.1:").unwrap().1.strip_suffix("/mcp").unwrap().to_owned();
+        // Who does not know about TLS is no reason to stop.
+        let mut plain = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        plain.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        plain.write_all(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        // The answer is a TLS alert, or the connection is reset.
+        let _ = plain.read_to_end(&mut answer);
+        assert!(!answer.windows(4).any(|part| part == b"HTTP"), "{answer:?}");
+
+        for path in ["mcp", "sse"] {
+            let url = format!("https://localhost:{port}/{path}");
+            for (verify, works) in [
+                (&["--verify-ssl", &own.cert][..], true),
+                (&["--no-verify-ssl"], true),
+                (&["--verify-ssl", &other.cert], false),
+                (&[], false),
+            ] {
+                let mut client = Process::of(&[verify, &["--runtime", others, &url]].concat());
+                client.say(INITIALIZE);
+                let answer = client.hear();
+                assert_eq!(answer["id"], 1, "{answer}");
+                if works {
+                    assert_eq!(answer["result"]["serverInfo"]["name"], "mcp-proxy-demo", "{path} {verify:?}: {answer}");
+                    client.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+                    client.say(&countdown(2, 10).replace('\n', ""));
+                    let messages: Vec<_> = (0..3).map(|_| client.hear()).collect();
+                    assert!(messages[..2].iter().all(|message| message["method"] == "notifications/progress"));
+                    assert!(messages[2]["id"] == "c" && messages[2]["result"].is_object(), "{}", messages[2]);
+                } else {
+                    let why = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{verify:?}: {answer}"));
+                    assert!(why.contains("certificate"), "{verify:?}: {why}");
+                }
+                client.end();
+            }
+            // The name in the URL has to be in the certificate.
+            let url = url.replace("localhost", "127.0.0.1");
+            let mut client = Process::of(&["--verify-ssl", &own.cert, "--runtime", others, &url]);
+            client.say(INITIALIZE);
+            let answer = client.hear();
+            assert!(answer["error"]["message"].as_str().unwrap().contains("certificate"), "{answer}");
+            client.end();
+        }
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.ended().code(), Some(0));
+        // A key of another certificate would fail at each client; it fails here.
+        let words = ["--demo", "--port=0", "--tls-cert", &own.cert, "--tls-key", &other.key, "--runtime", runtime];
+        let (code, text) = refused(&words);
+        assert!(code == Some(1) && text.contains("own-cert.pem"), "{text}");
     }
 }
