@@ -43,12 +43,23 @@ pub(super) struct Probe {
     wanted: bool,
     /// It was sent to this process.
     sent: bool,
+    /// It was sent twice, because the first answer was the refusal of a revision that the server then named.
+    retried: bool,
     /// It was answered with silence until now.
     late: Option<u64>,
     /// The error that `initialize` was answered with before.
     refusal: Option<Vec<u8>>,
     /// The answer of a modern server.
     found: Option<String>,
+}
+
+/// Whether the refusal of a revision names the one that was asked for among those that the server speaks.
+fn says_modern(message: &Message<'_>) -> bool {
+    let Kind::Response { outcome: Err(error), .. } = &message.kind else { return false };
+    let data = rpc::member(Some(error), "data").ok().flatten();
+    let list = rpc::member(data, "supported").ok().flatten();
+    let list = list.and_then(|list| serde_json::from_str::<Vec<String>>(list.get()).ok());
+    list.is_some_and(|list| list.iter().any(|version| version == super::MODERN))
 }
 
 impl Probe {
@@ -155,6 +166,12 @@ impl Back {
             State::Probing(number) if number == answered => {
                 let events = if is_discovery(message) {
                     self.found_modern(core, id, message.raw)
+                } else if outcome.is_err_and(is_modern_error) && !link.probe.retried && says_modern(message) {
+                    // It does speak this revision, whatever made it refuse.
+                    link.probe.retried = true;
+                    link.state = State::Starting;
+                    self.shake(core, id);
+                    None
                 } else if outcome.is_err_and(is_modern_error) {
                     let why = "it speaks only revisions that are not known here".to_owned();
                     let refusal = Some(message.raw.as_bytes().to_vec());

@@ -143,16 +143,8 @@ impl Engine {
                     };
                 }
                 Some("complete") | None => {
-                    let valid = (method == "tools/list" && self.back.is_remote(&self.core, link))
-                        .then(|| mirror::without_invalid(result))
-                        .flatten();
-                    if let Some((_, invalid)) = &valid {
-                        for (tool, reason) in invalid {
-                            warn!("link#{}: the tool {tool:?} is left out: {reason}", link.0);
-                        }
-                    }
-                    let text = valid.as_ref().map_or(result.get(), |(text, _)| text);
-                    result::legacy(text).or_else(|| valid.as_ref().map(|(text, _)| text.clone()))
+                    let valid = self.valid_tools(link, &method, result);
+                    result::legacy(valid.as_deref().unwrap_or(result.get())).or(valid)
                 }
                 Some(other) => {
                     let text = format!("the server answered with a result of the unknown type {other:?}");
@@ -182,6 +174,18 @@ impl Engine {
         edits.extend(translated.as_deref().map(|new| (part, new)));
         let message = rpc::splice(message.raw, &mut edits);
         self.reply(stream, 200, message);
+    }
+
+    /// A list of tools of a modern remote server, without those whose header fields could not be sent; `None`: all can.
+    pub(super) fn valid_tools(&self, link: LinkId, method: &str, result: &RawValue) -> Option<String> {
+        if method != "tools/list" || !self.back.is_remote(&self.core, link) {
+            return None;
+        }
+        let (valid, invalid) = mirror::without_invalid(result)?;
+        for (tool, reason) in invalid {
+            warn!("link#{}: the tool {tool:?} is left out: {reason}", link.0);
+        }
+        Some(valid)
     }
 
     /// Puts the questions of a modern server to a legacy client.

@@ -488,6 +488,7 @@ impl Engine {
 
     /// Takes a session from its link, and nothing else.
     fn part(&mut self, session: SessionId, why: &str, tell: bool) {
+        self.release_lease(session);
         if let Some(parting) = self.router.detach(&mut self.core, session, tell) {
             for (stream, id) in parting.open {
                 let error = rpc::error(Some(&id), code::INTERNAL, why);
@@ -606,6 +607,13 @@ impl Engine {
                 self.ask_modern(target.session, ask, &message);
             }
             Step::PushTo { target, .. } if self.down.is_parked(target.session) => {}
+            Step::Withdraw { ask, target, message } => {
+                if self.down.get(target.session).is_none() {
+                    let stream = self.front.choose(target);
+                    self.front.push(&mut self.core, stream, &message);
+                }
+                self.down.withdrawn(ask);
+            }
             Step::Told { ask, outcome } => self.told(ask, outcome),
             Step::PushTo { target, message, ask } => {
                 let stream = self.front.choose(target);
@@ -650,7 +658,6 @@ impl Engine {
                 }
             }
             Deadline::Ask(ask) => {
-                self.down.withdrawn(ask);
                 for step in self.router.ask_late(&mut self.core, ask) {
                     self.run(step);
                 }

@@ -8,9 +8,9 @@ use crate::back::{Full, Line, LinkId, Sharing};
 use crate::config::SessionMode;
 use crate::era::Era;
 use crate::era::catalog::Waiter;
-use crate::era::down::{Asked, Filter, Request, tag};
+use crate::era::down::{Asked, Filter, Request, Resumed, tag};
 use crate::era::envelope::{self, Envelope};
-use crate::era::result;
+use crate::era::{result, seal};
 use crate::front::{SessionId, StreamId, Target};
 use crate::io::Headers;
 use crate::router::{AskId, Role, Step, Topic};
@@ -22,6 +22,15 @@ fn is_removed(method: &str) -> bool {
     matches!(method, "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
         || method.starts_with("tasks/")
         || method.starts_with("notifications/")
+}
+
+/// Header fields as they came, to be compared.
+fn headers(given: &[(String, String)]) -> Headers {
+    let mut headers = Headers::new();
+    for (name, value) in given {
+        headers.push(name.to_ascii_lowercase(), value.clone());
+    }
+    headers
 }
 
 impl Engine {
@@ -43,7 +52,39 @@ impl Engine {
         if full {
             return self.refuse_modern(stream.session, 503, code::REFUSED, "too many requests wait; try again later");
         }
-        self.place(stream.session);
+        if !self.comes_back(stream.session, message) {
+            self.place(stream.session);
+        }
+    }
+
+    /// Whether a request is one that its client comes back with: then its call goes on, or it is refused.
+    fn comes_back(&mut self, session: SessionId, message: &Message<'_>) -> bool {
+        let (Kind::Request { params, .. }, Some(request)) = (&message.kind, self.down.get(session)) else {
+            return false;
+        };
+        let state = rpc::member(*params, "requestState").ok().flatten().and_then(rpc::string);
+        let Some(state) = state.filter(|state| seal::is_ours(state)) else { return false };
+        let (legacy, mirrored) = (self.back.era(request.server) == Some(Era::Legacy), request.mirrored.clone());
+        match self.down.resume(&self.core, session, *params, &state) {
+            Ok(Some(resumed)) => {
+                let link = self.router.link_of(resumed.session);
+                let catalog = link.and_then(|link| self.catalogs.get(link));
+                if let (Some(catalog), Some(given)) = (catalog, mirrored)
+                    && let Err(text) = catalog.check(&headers(&given), *params)
+                {
+                    self.refuse_modern(session, 400, result::code::HEADER_MISMATCH, &text);
+                    return true;
+                }
+                self.resume_parked(session, resumed, *params);
+                true
+            }
+            Err(text) if legacy => {
+                self.refuse_modern(session, 200, code::INVALID_PARAMS, text);
+                true
+            }
+            // It may be the state of a modern server that is a proxy like this one.
+            _ => false,
+        }
     }
 
     /// A message that came by stdin, where both eras may speak.
@@ -92,11 +133,14 @@ impl Engine {
             (SessionMode::PerRequest, _) => Sharing::Dedicated,
             (_, Some(Era::Modern)) => Sharing::modern(&scope),
             (_, Some(Era::Legacy)) => {
-                let key = format!("client of its own era: {} {scope}", request.envelope.legacy_capabilities());
-                Sharing::Shared(key)
+                // One that can be asked nothing is introduced like one that can be asked everything, and is not the same.
+                let (asked, known) = (request.envelope.can_be_asked(), request.envelope.legacy_capabilities());
+                Sharing::Shared(format!("modern, can be asked {asked}: {known} {scope}"))
             }
             (_, None) => Sharing::Shared(format!("server of unknown era: {scope}")),
         };
+        // A legacy server says what it likes about any request.
+        let logged = era == Some(Era::Legacy) || request.envelope.level.is_some();
         let hello = (era == Some(Era::Legacy)).then(|| request.envelope.initialize());
         let env = self.front.env(session);
         // Of a call that was cancelled the server may still speak, for a while.
@@ -122,7 +166,7 @@ impl Engine {
             request.leased = leased;
         }
         self.front.set_dedicated(session, leased || alone || mode == SessionMode::PerRequest);
-        self.router.attach(session, link, server, Role::Request { asked });
+        self.router.attach(session, link, server, Role::Request { asked, logged });
         match hello.as_deref().map(rpc::parse_str) {
             Some(Ok(hello)) => {
                 let initialized = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n".to_vec();
@@ -144,7 +188,7 @@ impl Engine {
     pub(super) fn place_again(&mut self, link: LinkId) {
         let sessions: Vec<_> = self.router.sessions_of(link).collect();
         for session in &sessions {
-            self.release_lease(*session, link);
+            self.release_lease(*session);
             self.router.detach(&mut self.core, *session, false);
         }
         for session in sessions {
@@ -237,11 +281,7 @@ impl Engine {
                 };
                 match given {
                     Some(given) => {
-                        let mut headers = Headers::new();
-                        for (name, value) in given {
-                            headers.push(name.to_ascii_lowercase(), value.clone());
-                        }
-                        if let Err(text) = catalog.check(&headers, *params) {
+                        if let Err(text) = catalog.check(&headers(given), *params) {
                             return self.refuse_modern(session, 400, result::code::HEADER_MISMATCH, &text);
                         }
                     }
@@ -302,9 +342,9 @@ impl Engine {
             let Some(state) = rpc::string(state) else {
                 return self.refuse_modern(session, 200, code::INVALID_PARAMS, "requestState must be a string");
             };
-            match self.down.resume(&mut self.core, session, *params, &state) {
+            match self.down.resume(&self.core, session, *params, &state) {
                 Err(text) => return self.refuse_modern(session, 200, code::INVALID_PARAMS, text),
-                Ok(Some(resumed)) => return self.resume_parked(session, &resumed.answers, resumed.session, *params),
+                Ok(Some(resumed)) => return self.resume_parked(session, resumed, *params),
                 Ok(None) => {}
             }
         }
@@ -328,29 +368,17 @@ impl Engine {
         self.run(step);
     }
 
-    /// A modern client came back to the call of `old` by the request of `new`.
-    fn resume_parked(&mut self, new: SessionId, answers: &[String], old: SessionId, params: Option<&RawValue>) {
-        if let Some(link) = self.router.link_of(new) {
-            self.release_lease(new, link);
-        }
-        if let Some(parting) = self.router.detach(&mut self.core, new, false)
-            && parting.unused
-        {
-            self.back.unused(&mut self.core, parting.link);
-        }
+    /// A modern client came back to a parked call by the request of `new`.
+    fn resume_parked(&mut self, new: SessionId, resumed: Resumed, params: Option<&RawValue>) {
+        let old = resumed.session;
+        self.part(new, "it is part of another request", false);
         self.down.close(&mut self.core, new);
         let Some(stream) = self.front.adopt(&mut self.core, old, new) else { return };
+        let Some(id) = self.down.resumed(&mut self.core, stream, resumed.request) else { return };
         let token = rpc::progress_token(params).ok().flatten().map(RawValue::get);
-        let id = match self.down.get_mut(old) {
-            Some(request) => {
-                request.stream = stream;
-                request.id.clone()
-            }
-            None => return,
-        };
         self.router.readdress(stream, &id, token);
-        for answer in answers {
-            if let Ok(answer) = rpc::parse_str(answer) {
+        for answer in resumed.answers {
+            if let Ok(answer) = rpc::parse_str(&answer) {
                 let step = self.router.client_says(&mut self.core, stream, &answer);
                 self.run(step);
             }
@@ -487,6 +515,12 @@ impl Engine {
                 {
                     edits.push((own.get(), id));
                 }
+                if request.mirrored.is_none()
+                    && let Some(valid) = self.valid_tools(link, &request.method, result)
+                {
+                    translated = valid;
+                    edits.push((result.get(), &translated));
+                }
             }
             Ok(result) => {
                 if let Some((place, new)) = result::modern(result.get(), &request.method, info.as_deref()) {
@@ -549,6 +583,8 @@ impl Engine {
             }
             return;
         }
+        let router = &self.router;
+        self.down.keep_questions(session, |ask| router.is_open(ask));
         let info = self.router.link_of(session).and_then(|link| self.server_info(link));
         if let Some((stream, message)) = self.down.ask(&mut self.core, session, info.as_deref()) {
             self.front.reply(&mut self.core, stream, 200, message);
@@ -565,17 +601,15 @@ impl Engine {
 
     /// A modern request is over. Nobody waits for an answer to it.
     pub(super) fn end_modern(&mut self, session: SessionId) {
-        let link = self.router.link_of(session);
         self.front.end_session(&mut self.core, session);
         self.leave(session, "the request was cancelled", true);
-        if let Some(link) = link {
-            self.release_lease(session, link);
-        }
         self.down.close(&mut self.core, session);
     }
 
-    fn release_lease(&mut self, session: SessionId, link: LinkId) {
-        if let Some(request) = self.down.get_mut(session)
+    /// A session leaves its link, which it may have had on lease.
+    pub(super) fn release_lease(&mut self, session: SessionId) {
+        if let Some(link) = self.router.link_of(session)
+            && let Some(request) = self.down.get_mut(session)
             && std::mem::take(&mut request.leased)
         {
             self.back.end_lease(link);

@@ -166,6 +166,17 @@ pub(crate) struct Resumed {
     pub(crate) session: SessionId,
     /// Messages that answer the server's questions, as if a legacy client had sent them.
     pub(crate) answers: Vec<String>,
+    /// What is new about the call: see [`Down::resumed`].
+    pub(crate) request: Returned,
+}
+
+/// What a client that comes back says anew.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    id: String,
+    envelope: Envelope,
+    /// Questions that it has answered.
+    answered: Vec<AskId>,
 }
 
 #[derive(Debug, Default)]
@@ -382,8 +393,8 @@ impl Down {
     ///
     /// Says why the state does not count.
     pub(crate) fn resume(
-        &mut self,
-        core: &mut Core,
+        &self,
+        core: &Core,
         newcomer: SessionId,
         params: Option<&RawValue>,
         state: &str,
@@ -415,32 +426,44 @@ impl Down {
             return Err("the call that requestState belongs to waits at another proxy; begin again without it");
         }
         let session = SessionId(claims.session);
-        let (stream, id, envelope) = (new.stream, new.id.clone(), new.envelope.clone());
-        let parked = self.requests.get_mut(&session);
+        let (id, envelope) = (new.id.clone(), new.envelope.clone());
+        let parked = self.requests.get(&session);
         let Some(request) = parked.filter(|request| request.stage == Stage::Parked && request.round == claims.round)
         else {
             return Err("requestState was used already, or the call it belongs to is over; begin again without it");
         };
-        let mut given = Vec::new();
-        let mut left = Vec::new();
-        for question in std::mem::take(&mut request.questions) {
+        let (mut given, mut answered) = (Vec::new(), Vec::new());
+        for question in &request.questions {
             let answer = unquote(&question.name).and_then(|name| answers.get(&name).map(str::to_owned));
-            match answer {
-                Some(answer) if answer.starts_with('{') => {
-                    given.push(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{answer}}}"#, question.ask.0));
-                }
-                _ => left.push(question),
+            if let Some(answer) = answer.filter(|answer| answer.starts_with('{')) {
+                given.push(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{answer}}}"#, question.ask.0));
+                answered.push(question.ask);
             }
         }
-        request.questions = left;
-        (request.stream, request.id, request.envelope) = (stream, id, envelope);
-        request.stage = if request.questions.is_empty() { Stage::Sent } else { Stage::Asking };
+        Ok(Some(Resumed { session, answers: given, request: Returned { id, envelope, answered } }))
+    }
+
+    /// A client came back to its parked call, by this stream. Returns the raw id under which it is answered now.
+    pub(crate) fn resumed(&mut self, core: &mut Core, stream: StreamId, back: Returned) -> Option<String> {
+        let session = stream.session;
+        let request = self.requests.get_mut(&session)?;
+        request.questions.retain(|question| !back.answered.contains(&question.ask));
+        (request.stream, request.id, request.envelope) = (stream, back.id, back.envelope);
         core.timers.clear(Deadline::Parked(session));
-        if request.stage == Stage::Asking {
+        request.stage = Stage::Sent;
+        if !request.questions.is_empty() {
             // The server still wants to know the rest.
+            request.stage = Stage::Asking;
             core.after(Duration::ZERO, Deadline::Questions(session));
         }
-        Ok(Some(Resumed { session, answers: given }))
+        Some(request.id.clone())
+    }
+
+    /// Forgets the questions of a call that the server has taken back.
+    pub(crate) fn keep_questions(&mut self, session: SessionId, is_open: impl Fn(AskId) -> bool) {
+        if let Some(request) = self.requests.get_mut(&session) {
+            request.questions.retain(|question| is_open(question.ask));
+        }
     }
 
     /// The answer to the call of a session. It is given back, unless the client is away: then it is kept.

@@ -50,6 +50,11 @@ pub(crate) enum Unsealed {
     Forged,
 }
 
+/// Whether this looks like a token of ours.
+pub(crate) fn is_ours(state: &str) -> bool {
+    state.starts_with(PREFIX)
+}
+
 /// Makes a token.
 pub(crate) fn seal(key: &[u8; 32], claims: &Claims) -> String {
     let mut bytes = Vec::with_capacity(CLAIMS + MAC);

@@ -47,6 +47,8 @@ pub(crate) enum Step {
     PushTo { target: Target, message: Vec<u8>, ask: Option<AskId> },
     /// Send clients something that concerns them all, on their standalone streams.
     Broadcast { link: LinkId, sessions: Vec<Target>, message: Vec<u8>, topic: Topic },
+    /// A client need not answer a question any more.
+    Withdraw { ask: AskId, target: Target, message: Vec<u8> },
     /// A question of our own has its answer: a raw result, or a raw error.
     Told { ask: AskId, outcome: Result<String, String> },
 }
@@ -78,7 +80,9 @@ pub(crate) enum Role {
     Client,
     /// One request that stands alone (2026-07-28): whether the server may ask it something, and nothing else is known of
     /// it. It hears log messages if it has named a level.
-    Request { asked: bool },
+    ///
+    /// `logged`: the server may have something to log about it.
+    Request { asked: bool, logged: bool },
 }
 
 /// How long a call that nobody waits for is remembered. A server may still work on it and speak about it, and what it says
@@ -287,6 +291,11 @@ impl Router {
         self.peers.get(&session).is_some_and(|peer| peer.subscriptions.iter().any(|whole| is_part(uri, whole)))
     }
 
+    /// Whether a question still wants an answer.
+    pub(crate) fn is_open(&self, ask: AskId) -> bool {
+        self.asks.contains_key(&ask)
+    }
+
     /// Notes what a legacy client of a modern server wants to hear of; the server is told by a subscription of our own.
     pub(crate) fn note_subscription(&mut self, session: SessionId, uri: &str, wanted: bool) {
         if let Some(peer) = self.peers.get_mut(&session) {
@@ -325,7 +334,7 @@ impl Router {
         let mut message = cancelled(&ask.0.to_string(), "the request it belongs to is over");
         message.pop();
         let target = Target { session: ask_.session, sole: ask_.stream.map(|s| s.number), newest: None };
-        Step::PushTo { target, message, ask: None }
+        Step::Withdraw { ask, target, message }
     }
 
     /// An `initialize` waits for the handshake of its link.
@@ -497,7 +506,7 @@ impl Router {
                 Step::Told { ask: id, outcome: Err(error) }
             }
         };
-        [tell, Step::PushTo { target, message, ask: None }]
+        [tell, Step::Withdraw { ask: id, target, message }]
     }
 
     /// The process behind a link is gone: every call fails, no question matters any more.

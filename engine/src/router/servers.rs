@@ -205,7 +205,7 @@ impl Router {
                 let message = rpc::splice(message.raw, &mut [(wanted.get(), &id.0.to_string())]);
                 let number = ask.stream.map(|stream| stream.number);
                 let target = Target { session: ask.session, sole: number, newest: None };
-                Step::PushTo { target, message, ask: None }
+                Step::Withdraw { ask: id, target, message }
             }
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
@@ -292,8 +292,8 @@ impl Router {
         };
         let meant = |session: &SessionId| match (self.role(*session), matter) {
             (Role::Client, _) => true,
-            (Role::Request { asked }, Matter::Question) => asked,
-            (Role::Request { .. }, Matter::Log) => self.peers.get(session).is_some_and(|peer| peer.level.is_some()),
+            (Role::Request { asked, .. }, Matter::Question) => asked,
+            (Role::Request { logged, .. }, Matter::Log) => logged,
             (Role::Request { .. }, Matter::Other) => true,
         };
         let mut busy = group.calls.iter().rev().filter_map(whose).filter(meant);
