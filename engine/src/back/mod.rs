@@ -626,7 +626,7 @@ impl Back {
         let link = self.links.get_mut(&id)?;
         link.peer = None;
         let server = link.server;
-        if matches!((&end, link.state), (End::Exited(_), State::Probing(_))) {
+        if matches!((&end, link.state), (End::Exited(_), State::Probing(_))) && !link.probe.was_found() {
             // Some legacy servers exit when they are asked something before `initialize`.
             self.crashed(core, server);
             return self.not_modern(core, id);

@@ -14,6 +14,7 @@
 use log::{debug, info, warn};
 
 use super::{Back, LinkEvent, LinkId, Peer, Sharing, State};
+use crate::config::SessionMode;
 use crate::core::Core;
 use crate::core::timers::Deadline;
 use crate::era::Era;
@@ -69,6 +70,11 @@ impl Probe {
         *self = Probe { wanted: self.wanted || found.is_some(), found, ..Probe::default() };
     }
 
+    /// The server was a modern one before.
+    pub(super) const fn was_found(&self) -> bool {
+        self.found.is_some()
+    }
+
     pub(super) const fn wanted(&self) -> bool {
         self.wanted
     }
@@ -119,6 +125,11 @@ impl Back {
         link.probe.wanted = true;
         core.after(core.config.timeouts.start, Deadline::Handshake(id));
         self.shake(core, id);
+    }
+
+    /// Whether a link knows how to begin its conversation.
+    pub(crate) fn can_begin(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| link.hello.is_some() || link.probe.wanted || link.unused)
     }
 
     /// Whether the handshake is done.
@@ -263,8 +274,10 @@ impl Back {
         let only = link.probe.refusal.is_some();
         link.probe = Probe { wanted: true, sent: true, found: Some(answer.to_owned()), ..Probe::default() };
         link.hello = None;
-        // Whoever comes next may share it, whatever this client is.
-        link.sharing = Some(Sharing::modern(&link.scope));
+        if core.config.servers[link.server].sessions == SessionMode::Shared {
+            // Whoever comes next may share it, whatever this client is.
+            link.sharing = Some(Sharing::modern(&link.scope));
+        }
         let known = &mut self.eras[link.server];
         *known = Known { modern: Some(true), only_modern: known.only_modern || only, tasks: false };
         Some(LinkEvent::Up { link: id, again })
@@ -290,7 +303,8 @@ impl Back {
         core.timers.clear(Deadline::Handshake(id));
         link.state = if link.peer.is_some() { State::Starting } else { State::Waiting };
         link.sharing = None;
-        self.eras[link.server].modern = Some(false);
+        link.hello = None;
+        self.eras[link.server] = Known { modern: Some(false), ..Known::default() };
         Some(LinkEvent::Legacy { link: id })
     }
 
@@ -298,8 +312,9 @@ impl Back {
     pub(crate) fn probe_late(&mut self, core: &mut Core, id: LinkId) -> Option<LinkEvent> {
         let link = self.links.get_mut(&id)?;
         let State::Probing(number) = link.state else { return None };
-        if matches!(link.peer, Some(Peer::Remote(_))) {
-            // Over HTTP there is always an answer, and it is waited for as long as for any handshake.
+        if matches!(link.peer, Some(Peer::Remote(_))) || link.probe.was_found() {
+            // Over HTTP there is always an answer, and it is waited for as long as for any handshake. So is that of a server
+            // which has answered before.
             return None;
         }
         link.probe.late = Some(number);

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::Engine;
 use crate::back::LinkId;
 use crate::core::timers::Deadline;
-use crate::era::catalog::Waiter;
+use crate::era::catalog::{Wait, Waiter};
 use crate::era::down::Filter;
 use crate::era::envelope::{self, Envelope};
 use crate::era::up::{Flight, Next, Told};
@@ -68,10 +68,17 @@ impl Engine {
             Kind::Notification { method, params } if method == "notifications/cancelled" => {
                 let wanted = rpc::member(*params, "requestId").ok().flatten().map(RawValue::get);
                 let same = |id: &str| wanted.is_some_and(|wanted| crate::router::same_id(id, wanted));
-                match self.up.cancel(&mut self.core, session, same) {
+                let cancelled = self.up.cancel(&mut self.core, session, same);
+                let cancelled = cancelled.or_else(|| {
+                    let (stream, id) = self.catalogs.cancel(session, same)?;
+                    Some((stream, id, Vec::new()))
+                });
+                match cancelled {
                     Some((stream, id, open)) => {
                         self.withdraw(open);
-                        self.reply(stream, 200, rpc::error(Some(&id), code::REFUSED, "Request cancelled"));
+                        if !self.front.is_stdio(session) {
+                            self.reply(stream, 200, rpc::error(Some(&id), code::REFUSED, "Request cancelled"));
+                        }
                     }
                     None => {
                         let step = self.router.client_says(&mut self.core, stream, message);
@@ -98,10 +105,15 @@ impl Engine {
             match self.catalogs.get(link) {
                 Some(catalog) => mirrored = catalog.headers(*params),
                 None => {
-                    if self.catalogs.wait(link, Waiter::Legacy(stream, raw.to_owned(), rounds)) {
-                        self.ask_for_tools(link, None);
-                    }
-                    return;
+                    let waiter = Waiter::Legacy(stream, raw.to_owned(), rounds);
+                    return match self.catalogs.wait(&self.core, link, waiter) {
+                        Wait::Asked => {}
+                        Wait::Ask => self.ask_for_tools(link, None),
+                        Wait::Full => {
+                            let text = "too many calls wait for the server's list of tools; try again later";
+                            self.fail_raw(stream, raw, text);
+                        }
+                    };
                 }
             }
         }
@@ -194,8 +206,9 @@ impl Engine {
             match self.router.question(&mut self.core, stream, ask, message) {
                 Some(step) => self.run(step),
                 None => {
+                    // With that the call has failed, and none of its other questions wants an answer.
                     let error = format!(r#"{{"message":{}}}"#, quote("too many questions wait for the client"));
-                    self.told(ask, Err(error));
+                    return self.told(ask, Err(error));
                 }
             }
         }
@@ -266,6 +279,7 @@ impl Engine {
         if method == "notifications/cancelled" {
             let wanted = rpc::member(*params, "requestId").ok().flatten().map(RawValue::get);
             if let Some(call) = wanted.and_then(|wanted| self.router.own_subscription(link, wanted)) {
+                self.router.bury(&mut self.core, call.0);
                 self.up.ended(&mut self.core, link, call, false);
                 return true;
             }
@@ -315,7 +329,7 @@ impl Engine {
     }
 
     /// A page of a list of tools came, or none will.
-    fn tools_listed(&mut self, link: LinkId, page: Option<&RawValue>) {
+    pub(super) fn tools_listed(&mut self, link: LinkId, page: Option<&RawValue>) {
         if let Some(cursor) = self.catalogs.learn(link, page) {
             return self.ask_for_tools(link, Some(&cursor));
         }

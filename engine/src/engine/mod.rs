@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError, FrontKind, SessionMode};
 use crate::core::Core;
 use crate::core::timers::Deadline;
 use crate::era::catalog::Catalogs;
-use crate::era::down::Down;
+use crate::era::down::{Down, Request};
 use crate::era::up::Up;
 use crate::front::{Front, Inbound, SessionId, StreamId, Target};
 use crate::io::{Action, ChildId, Event, ExchangeId, HttpRequest, Instant, Output, Pipe};
@@ -372,7 +372,7 @@ impl Engine {
         let env = self.front.env(session);
         let sharing = match sharing {
             // A server that needs no introduction is shared by all, whoever they are.
-            _ if self.back.is_only_modern(server) => Sharing::modern(&scope),
+            Sharing::Shared(_) if self.back.is_only_modern(server) => Sharing::modern(&scope),
             // A list of tasks is of all who ever called (specification 2025-11-25, basic/utilities/tasks).
             _ if self.back.has_tasks(server) => Sharing::Dedicated,
             // Clients with other variables are other clients.
@@ -385,9 +385,8 @@ impl Engine {
         self.router.attach(session, link, server, Role::Client);
         if self.back.is_only_modern(server) {
             self.back.discover(&mut self.core, link);
-        } else {
-            self.back.hello(&mut self.core, link, hello, initialized);
         }
+        self.back.hello(&mut self.core, link, hello, initialized);
         // It may have been down without anybody to start it for.
         self.back.start(&mut self.core, link);
         Ok(())
@@ -589,8 +588,7 @@ impl Engine {
                     debug!("link#{}: {full:?}", link.0);
                     if let Some(call) = call {
                         let text = "the server does not read what was sent to it; try again later";
-                        let step = self.router.fail_call(&mut self.core, call, 503, code::REFUSED, text);
-                        self.run(step);
+                        self.fail_call(call, 503, code::REFUSED, text);
                     }
                 }
             }
@@ -607,6 +605,8 @@ impl Engine {
                 self.ask_modern(target.session, ask, &message);
             }
             Step::PushTo { target, .. } if self.down.is_parked(target.session) => {}
+            Step::Gone { stream, message } => self.reply(stream, 200, message),
+            Step::Ended { stream, message } => self.subscription_ended(stream, &message),
             Step::Withdraw { ask, target, message } => {
                 if self.down.get(target.session).is_none() {
                     let stream = self.front.choose(target);
@@ -646,7 +646,12 @@ impl Engine {
             Deadline::Call(call) => {
                 let (link, own) = (self.router.link_of_call(call), self.router.effect_of(call));
                 for step in self.router.call_late(&mut self.core, call) {
-                    self.run(step);
+                    match step {
+                        // Over HTTP the stream of a cancelled request must end. Here nothing waits for an answer.
+                        Step::Gone { stream, .. } if self.front.is_stdio(stream.session) => {}
+                        Step::Gone { stream, message } => self.reply(stream, 200, message),
+                        step => self.run(step),
+                    }
                 }
                 if let Some(link) = link
                     && self.back.forget_call(&mut self.core, link, call.0)
@@ -743,9 +748,10 @@ impl Engine {
         self.phase = Phase::Stopping;
         self.core.timers.clear(Deadline::Shutdown);
         for session in self.front.all_sessions() {
-            if let Some((stream, farewell)) = self.down.farewell(session) {
-                self.front.reply(&mut self.core, stream, 200, farewell);
+            if self.down.get(session).is_some_and(Request::is_held) {
+                self.refuse_modern(session, 503, code::REFUSED, "the proxy is stopping");
             }
+            self.say_farewell(session);
             self.end_session(session, "the proxy is stopping");
             self.down.close(&mut self.core, session);
         }

@@ -7,7 +7,7 @@ use super::Engine;
 use crate::back::{Full, Line, LinkId, Sharing};
 use crate::config::SessionMode;
 use crate::era::Era;
-use crate::era::catalog::Waiter;
+use crate::era::catalog::{Wait, Waiter};
 use crate::era::down::{Asked, Filter, Request, Resumed, tag};
 use crate::era::envelope::{self, Envelope};
 use crate::era::{result, seal};
@@ -126,9 +126,10 @@ impl Engine {
         // Nothing that a server says on stdio names the request that it asks or tells about. So while one may be meant, no
         // other may be. All that comes by our stdin is one client, and is told apart by it. Who can be asked nothing shares.
         let asks = asked && request.envelope.can_be_asked() && era == Some(Era::Legacy);
-        let lease = (asks || request.envelope.level.is_some() || mode == SessionMode::PerSession)
-            && !alone
-            && !self.back.is_exact(&self.core, server);
+        let logs =
+            request.envelope.level.is_some() && !matches!(&*request.method, "subscriptions/listen" | "server/discover");
+        let lease =
+            (asks || logs || mode == SessionMode::PerSession) && !alone && !self.back.is_exact(&self.core, server);
         let sharing = match (mode, era) {
             (SessionMode::PerRequest, _) => Sharing::Dedicated,
             (_, Some(Era::Modern)) => Sharing::modern(&scope),
@@ -165,7 +166,7 @@ impl Engine {
         if let Some(request) = self.down.get_mut(session) {
             request.leased = leased;
         }
-        self.front.set_dedicated(session, leased || alone || mode == SessionMode::PerRequest);
+        self.front.set_dedicated(session, alone || mode == SessionMode::PerRequest);
         self.router.attach(session, link, server, Role::Request { asked, logged });
         match hello.as_deref().map(rpc::parse_str) {
             Some(Ok(hello)) => {
@@ -187,12 +188,20 @@ impl Engine {
     /// The server of a link turned out to be a legacy one: each request finds a link for a client like its own.
     pub(super) fn place_again(&mut self, link: LinkId) {
         let sessions: Vec<_> = self.router.sessions_of(link).collect();
+        // Who introduced itself is still to be answered, and is introduced again.
+        let (greetings, held) = (self.router.greetings(link), self.up.release(link));
         for session in &sessions {
             self.release_lease(*session);
             self.router.detach(&mut self.core, *session, false);
         }
         for session in sessions {
             self.place(session);
+        }
+        let hellos = greetings.into_iter().filter_map(|(stream, _)| Some((stream, self.up.hello(stream.session)?)));
+        for (stream, raw) in hellos.collect::<Vec<_>>().into_iter().chain(held) {
+            if let Ok(message) = rpc::parse_str(&raw) {
+                self.client_says(self.front.server_of(stream.session), stream, &message);
+            }
         }
         if self.router.sessions_of(link).next().is_none() {
             self.back.abandon(&mut self.core, link);
@@ -234,7 +243,9 @@ impl Engine {
         let sessions: Vec<_> = self.router.sessions_of(link).collect();
         for session in sessions {
             if self.down.get(session).is_some_and(Request::is_held) {
+                // No process is started for it, and it is not sent to the next one.
                 self.refuse_modern(session, 200, code::INTERNAL, why);
+                self.part(session, why, false);
             }
         }
     }
@@ -273,15 +284,17 @@ impl Engine {
             (None, false) => {}
             _ if method != "tools/call" => {}
             (given, _) => {
-                let Some(catalog) = self.catalogs.get(link) else {
-                    if self.catalogs.wait(link, Waiter::Modern(session)) {
-                        self.ask_for_tools(link, None);
-                    }
-                    return;
-                };
+                let Some(catalog) = self.catalogs.get(link) else { return self.wait_for_tools(link, session) };
                 match given {
                     Some(given) => {
                         if let Err(text) = catalog.check(&headers(given), *params) {
+                            if let Some(request) = self.down.get_mut(session)
+                                && !std::mem::replace(&mut request.checked_again, true)
+                            {
+                                // The server may have other tools by now.
+                                self.catalogs.outdated(link);
+                                return self.wait_for_tools(link, session);
+                            }
                             return self.refuse_modern(session, 400, result::code::HEADER_MISMATCH, &text);
                         }
                     }
@@ -293,15 +306,23 @@ impl Engine {
             return self.dispatch_down(link, session, &message);
         }
         self.router.note_level(session, request.envelope.level);
+        let by_stdin = request.mirrored.is_none();
         let step = self.router.client_says(&mut self.core, stream, &message);
-        if let Some(request) = self.down.get_mut(session) {
-            request.sent(*params);
-            if mirrored.is_empty() || request.mirrored.is_some() {
-                request.raw.clear();
-            }
-        }
+        self.down.sent(session, *params, by_stdin && !mirrored.is_empty());
         debug!("session#{}: {method} goes to a modern server as {}", session.0, id.0);
         self.send_mirrored(step, mirrored);
+    }
+
+    /// Lets a request wait for the list of the tools of its server.
+    fn wait_for_tools(&mut self, link: LinkId, session: SessionId) {
+        match self.catalogs.wait(&self.core, link, Waiter::Modern(session)) {
+            Wait::Asked => {}
+            Wait::Ask => self.ask_for_tools(link, None),
+            Wait::Full => {
+                let text = "too many calls wait for the server's list of tools; try again later";
+                self.refuse_modern(session, 503, code::REFUSED, text);
+            }
+        }
     }
 
     /// Runs a step; a line that it sends is mirrored in these header fields.
@@ -311,8 +332,7 @@ impl Engine {
                 let sent = self.back.send(&mut self.core, link, Line { bytes: line, mirrored });
                 if let (Err(_), Some(call)) = (sent, call) {
                     let text = "the server does not read what was sent to it; try again later";
-                    let step = self.router.fail_call(&mut self.core, call, 503, code::REFUSED, text);
-                    self.run(step);
+                    self.fail_call(call, 503, code::REFUSED, text);
                 }
             }
             step => self.run(step),
@@ -354,10 +374,7 @@ impl Engine {
             return self.refuse_modern(session, 200, code::INVALID_PARAMS, "params must be an object");
         };
         let Ok(stripped) = rpc::parse_str(&stripped) else { return };
-        if let Some(request) = self.down.get_mut(session) {
-            request.sent(*params);
-            request.raw.clear();
-        }
+        self.down.sent(session, *params, false);
         if let (Some(level), true) = (level, logs)
             && let Some(line) = self.router.want_level(&mut self.core, session, level)
         {
@@ -390,10 +407,15 @@ impl Engine {
 
     /// A modern client wants to hear of changes at a legacy server.
     fn listen_down(&mut self, session: SessionId, params: Option<&RawValue>, capabilities: &str) {
-        let filter = match Filter::read(params) {
+        let Some(link) = self.router.link_of(session) else { return };
+        let mut filter = match Filter::read(params) {
             Ok(filter) => filter.honoured(capabilities),
             Err(text) => return self.refuse_modern(session, 200, code::INVALID_PARAMS, &text),
         };
+        if self.router.wanted_resources(link) + filter.resources.len() > self.core.config.limits.max_calls {
+            // What is not acknowledged is not honoured.
+            filter.resources.clear();
+        }
         let text = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{}}}}}"#,
             filter.show()
@@ -401,12 +423,8 @@ impl Engine {
         let Ok(acknowledged) = rpc::parse_str(&text) else { return };
         let Some((stream, acknowledged)) = self.down.tagged(session, &acknowledged) else { return };
         self.front.push(&mut self.core, stream, &acknowledged);
-        for uri in &filter.resources {
-            if let Some(line) = self.router.want_resource(&mut self.core, session, uri)
-                && let Some(link) = self.router.link_of(session)
-            {
-                let _ = self.back.send(&mut self.core, link, line);
-            }
+        for line in self.router.want_resources(&mut self.core, session, &filter.resources) {
+            let _ = self.back.send(&mut self.core, link, line);
         }
         self.down.listens(session, filter);
     }
@@ -450,10 +468,32 @@ impl Engine {
     // ---- what modern clients hear ----
 
     /// A modern request is refused.
-    fn refuse_modern(&mut self, session: SessionId, status: u16, code: i32, text: &str) {
+    pub(super) fn refuse_modern(&mut self, session: SessionId, status: u16, code: i32, text: &str) {
         let Some(request) = self.down.get(session) else { return };
         let (stream, error) = (request.stream, rpc::error(Some(&request.id), code, text));
-        self.reply_modern(stream, status, error);
+        self.reply(stream, status, error);
+    }
+
+    /// A subscription of a modern client ends, and not because it failed.
+    pub(super) fn say_farewell(&mut self, session: SessionId) {
+        let Some((stream, farewell)) = self.down.farewell(session) else { return };
+        if self.front.is_stdio(session) {
+            // Over a channel that is shared, this is how a subscription ends (basic/patterns/cancellation).
+            let id = self.down.get(session).map(|request| request.id.clone()).unwrap_or_default();
+            let text =
+                format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
+            self.front.push(&mut self.core, stream, text.as_bytes());
+        }
+        self.reply(stream, 200, farewell);
+    }
+
+    /// A modern server has ended the subscription of a modern client.
+    pub(super) fn subscription_ended(&mut self, stream: StreamId, message: &[u8]) {
+        let Some((_, farewell)) = self.down.farewell(stream.session) else { return };
+        if self.front.is_stdio(stream.session) {
+            self.front.push(&mut self.core, stream, message);
+        }
+        self.reply(stream, 200, farewell);
     }
 
     /// Answers a request of a client of any era.
@@ -479,17 +519,19 @@ impl Engine {
         let Kind::Response { id: Some(theirs), outcome } = &message.kind else { return };
         let modern = self.back.is_modern(link);
         let info = self.server_info(link);
-        let Some(request) = self.down.get_mut(session) else { return };
+        let Some(request) = self.down.get(session) else { return };
         let stream = request.stream;
         if let (true, Err(error)) = (modern, outcome)
             && result::code_of(error) == Some(result::code::HEADER_MISMATCH)
-            && request.try_again()
+            && self.down.try_again(session)
         {
             // The list of tools has changed under us.
             self.catalogs.outdated(link);
             return self.dispatch(session);
         }
+        let Some(request) = self.down.get(session) else { return };
         if let (false, Err(error)) = (modern, outcome)
+            && request.may_ask()
             && let Some(questions) = result::url_questions(error)
         {
             let willing = request.envelope.has(&["elicitation", "url"]);

@@ -6,7 +6,7 @@ use super::Engine;
 use crate::back::{LinkEvent, LinkId};
 use crate::front::SessionId;
 use crate::io::{ChildId, FetchId};
-use crate::router::Answered;
+use crate::router::{Answered, CallId, Effect};
 use crate::wire::lines::Line;
 use crate::wire::rpc::{self, Kind, Message, code};
 
@@ -78,8 +78,7 @@ impl Engine {
                 let call = link.zip(scanner.id()).and_then(|(link, id)| self.router.call_of(link, id));
                 if let Some(call) = call {
                     let text = format!("the server's answer is larger than {max} bytes (--max-message-size)");
-                    let step = self.router.fail_call(&mut self.core, call, 200, code::INTERNAL, &text);
-                    self.run(step);
+                    self.fail_call(call, 200, code::INTERNAL, &text);
                 }
             }
             // A link that was released wants to hear nothing more.
@@ -132,8 +131,7 @@ impl Engine {
                 let call = id.and_then(|id| self.router.call_of(link, &id));
                 if let Some(call) = call {
                     let text = format!("the server sent an invalid answer: {malformed}");
-                    let step = self.router.fail_call(&mut self.core, call, 200, code::INTERNAL, &text);
-                    self.run(step);
+                    self.fail_call(call, 200, code::INTERNAL, &text);
                 }
                 return;
             }
@@ -147,8 +145,10 @@ impl Engine {
                 let answered = self.router.answered(&mut self.core, link, *id, outcome.ok());
                 self.server_answers(link, &message, answered);
             }
-            Kind::Request { method, .. } if modern => {
-                warn!("link#{}: a request {method:?} was dropped: modern servers send none", link.0);
+            Kind::Request { .. } if modern => {
+                if self.back.may_complain(&self.core, link) {
+                    warn!("link#{}: a request was dropped: servers of revision 2026-07-28 send none", link.0);
+                }
             }
             Kind::Notification { .. } if modern && self.own_subscription_says(link, &message) => {}
             _ => {
@@ -178,6 +178,19 @@ impl Engine {
         }
     }
 
+    /// A call fails for a reason of our own.
+    pub(super) fn fail_call(&mut self, call: CallId, status: u16, code: i32, text: &str) {
+        let (link, effect) = (self.router.link_of_call(call), self.router.effect_of(call));
+        let step = self.router.fail_call(&mut self.core, call, status, code, text);
+        self.up.landed(call);
+        self.run(step);
+        match (link, effect) {
+            (Some(link), Effect::Tools) => self.tools_listed(link, None),
+            (Some(link), Effect::Listen) => self.up.ended(&mut self.core, link, call, false),
+            _ => {}
+        }
+    }
+
     pub(super) fn link_events(&mut self, events: impl IntoIterator<Item = LinkEvent>) {
         for event in events {
             self.link_event(event);
@@ -189,8 +202,7 @@ impl Engine {
             LinkEvent::Message { link, bytes, about } => self.server_says(link, &bytes, about),
             LinkEvent::Failed { link, number, text } => {
                 if let Some(call) = self.router.call_of(link, &number.to_string()) {
-                    let step = self.router.fail_call(&mut self.core, call, 200, code::INTERNAL, &text);
-                    self.run(step);
+                    self.fail_call(call, 200, code::INTERNAL, &text);
                 }
             }
             LinkEvent::Up { link, again } => {
@@ -224,6 +236,14 @@ impl Engine {
                 }
                 self.silence(link, &text);
                 self.fail_held(link, &text);
+                if !self.back.can_begin(link) {
+                    // Another server is there now, which knows nothing of these clients: they must begin again.
+                    for session in self.router.sessions_of(link).collect::<Vec<_>>() {
+                        if !self.front.is_modern(session) {
+                            self.refuse_session(session, &text);
+                        }
+                    }
+                }
                 if self.router.sessions_of(link).next().is_none() {
                     self.back.abandon(&mut self.core, link);
                 } else {

@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 
 use super::mirror::{Catalog, next_cursor};
 use crate::back::LinkId;
+use crate::core::Core;
 use crate::front::{SessionId, StreamId};
+use crate::wire::rpc::{self, Kind, Message};
 
 /// Pages that are read at most; a list that goes on is taken for a whole one.
 const MAX_PAGES: u32 = 100;
@@ -26,6 +28,19 @@ struct Entry {
     catalog: Catalog,
     state: State,
     waiting: Vec<Waiter>,
+    /// Bytes of their messages.
+    bytes: usize,
+}
+
+/// What comes of waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The list must be asked for.
+    Ask,
+    /// It is on its way.
+    Asked,
+    /// Too many wait already.
+    Full,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,16 +64,25 @@ impl Catalogs {
         self.links.get(&link).filter(|entry| entry.state == State::Known).map(|entry| &entry.catalog)
     }
 
-    /// Lets a call wait. True if the list must be asked for.
-    pub(crate) fn wait(&mut self, link: LinkId, waiter: Waiter) -> bool {
+    /// Lets a call wait.
+    pub(crate) fn wait(&mut self, core: &Core, link: LinkId, waiter: Waiter) -> Wait {
+        let limits = &core.config.limits;
         let entry = self.links.entry(link).or_default();
-        entry.waiting.push(waiter);
-        let ask = entry.state == State::Unknown;
-        if ask {
-            entry.catalog.clear();
-            entry.state = State::Loading(0);
+        let bytes = match &waiter {
+            Waiter::Modern(_) => 0,
+            Waiter::Legacy(_, raw, _) => raw.len(),
+        };
+        if entry.waiting.len() >= limits.max_calls || entry.bytes + bytes > limits.max_queue.max(limits.max_body) {
+            return Wait::Full;
         }
-        ask
+        entry.bytes += bytes;
+        entry.waiting.push(waiter);
+        if entry.state != State::Unknown {
+            return Wait::Asked;
+        }
+        entry.catalog.clear();
+        entry.state = State::Loading(0);
+        Wait::Ask
     }
 
     /// Takes in a page. Returns where the next one begins, raw; else the list is complete.
@@ -77,7 +101,10 @@ impl Catalogs {
     /// The calls that waited for a list that is complete now.
     pub(crate) fn released(&mut self, link: LinkId) -> Vec<Waiter> {
         match self.links.get_mut(&link) {
-            Some(entry) if entry.state == State::Known => std::mem::take(&mut entry.waiting),
+            Some(entry) if entry.state == State::Known => {
+                entry.bytes = 0;
+                std::mem::take(&mut entry.waiting)
+            }
             _ => Vec::new(),
         }
     }
@@ -96,13 +123,15 @@ impl Catalogs {
         self.links.remove(&link).map(|entry| entry.waiting).unwrap_or_default()
     }
 
-    /// A session is gone: what it waited with. Returns the requests of it that nobody has answered.
+    /// A session is gone. Returns the requests of it that nobody has answered.
     pub(crate) fn leave(&mut self, session: SessionId) -> Vec<(StreamId, String)> {
         let mut left = Vec::new();
         for entry in self.links.values_mut() {
+            let bytes = &mut entry.bytes;
             entry.waiting.retain(|waiter| match waiter {
                 Waiter::Modern(one) => *one != session,
                 Waiter::Legacy(stream, raw, _) if stream.session == session => {
+                    *bytes -= raw.len();
                     left.push((*stream, raw.clone()));
                     false
                 }
@@ -110,6 +139,25 @@ impl Catalogs {
             });
         }
         left
+    }
+
+    /// A client does not want the answer to a call that waits. Returns where it is answered, and its raw id.
+    pub(crate) fn cancel(&mut self, session: SessionId, same: impl Fn(&str) -> bool) -> Option<(StreamId, String)> {
+        for entry in self.links.values_mut() {
+            for (n, waiter) in entry.waiting.iter().enumerate() {
+                if let Waiter::Legacy(stream, raw, _) = waiter
+                    && stream.session == session
+                    && let Ok(Message { kind: Kind::Request { id, .. }, .. }) = rpc::parse_str(raw)
+                    && same(id.0)
+                {
+                    let found = (*stream, id.0.to_owned());
+                    entry.bytes -= raw.len();
+                    entry.waiting.remove(n);
+                    return Some(found);
+                }
+            }
+        }
+        None
     }
 
     /// Calls of legacy clients that wait.

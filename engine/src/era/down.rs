@@ -28,7 +28,7 @@ use crate::wire::rpc::{self, Kind, Message};
 /// How long is waited for further questions of the same call: servers ask several at once, one line after the other.
 const GATHER: Duration = Duration::from_millis(10);
 /// Questions of one call that wait for their answers.
-const MAX_QUESTIONS: usize = 64;
+pub(super) const MAX_QUESTIONS: usize = 64;
 /// Resources that one subscription names.
 pub(crate) const MAX_RESOURCES: usize = 1_024;
 
@@ -51,6 +51,8 @@ pub(crate) struct Request {
     pub(crate) leased: bool,
     /// It was sent again because its header fields did not fit the list of tools any more.
     retried: bool,
+    /// Its header fields did not fit the list of tools, which was asked for anew.
+    pub(crate) checked_again: bool,
     /// The raw URI that it names.
     pub(crate) uri: Option<String>,
     stage: Stage,
@@ -182,6 +184,14 @@ pub(crate) struct Returned {
 #[derive(Debug, Default)]
 pub(crate) struct Down {
     requests: BTreeMap<SessionId, Request>,
+    /// Requests that were not sent yet.
+    held: usize,
+    /// Bytes of theirs.
+    held_bytes: usize,
+    /// Calls whose clients are away.
+    parked: usize,
+    /// Bytes of answers that wait for them.
+    kept_bytes: usize,
 }
 
 impl Request {
@@ -205,6 +215,7 @@ impl Request {
             who,
             leased: false,
             retried: false,
+            checked_again: false,
             uri: None,
             stage: Stage::Held,
             digest: [0; 32],
@@ -223,30 +234,12 @@ impl Request {
     pub(crate) fn may_ask(&self) -> bool {
         result::may_ask(&self.method)
     }
-
-    /// Whether it may be sent once more, as what it was. It is held again then.
-    pub(crate) fn try_again(&mut self) -> bool {
-        let may = !self.raw.is_empty() && !std::mem::replace(&mut self.retried, true);
-        if may {
-            self.stage = Stage::Held;
-        }
-        may
-    }
-
-    /// It goes to the server. What is not needed any more is not kept.
-    pub(crate) fn sent(&mut self, params: Option<&RawValue>) {
-        if self.method == "resources/read" {
-            self.uri = rpc::member(params, "uri").ok().flatten().map(|uri| uri.get().to_owned());
-        }
-        if result::may_ask(&self.method) {
-            self.digest = seal::digest(&self.method, params);
-        }
-        self.stage = Stage::Sent;
-    }
 }
 
 impl Down {
     pub(crate) fn open(&mut self, request: Request) {
+        self.held += 1;
+        self.held_bytes += request.raw.len();
         self.requests.insert(request.stream.session, request);
     }
 
@@ -258,25 +251,75 @@ impl Down {
         self.requests.get_mut(&session)
     }
 
-    pub(crate) fn close(&mut self, core: &mut Core, session: SessionId) -> Option<Request> {
+    /// Takes a request from one stage to the next. All counts are kept here.
+    fn enter(&mut self, session: SessionId, stage: Stage) {
+        let Some(request) = self.requests.get_mut(&session) else { return };
+        match request.stage {
+            Stage::Held => {
+                self.held -= 1;
+                self.held_bytes -= request.raw.len();
+            }
+            Stage::Parked => self.parked -= 1,
+            _ => {}
+        }
+        match stage {
+            Stage::Held => {
+                self.held += 1;
+                self.held_bytes += request.raw.len();
+            }
+            Stage::Parked => self.parked += 1,
+            _ => {}
+        }
+        request.stage = stage;
+    }
+
+    pub(crate) fn close(&mut self, core: &mut Core, session: SessionId) {
         core.timers.clear(Deadline::Questions(session));
         core.timers.clear(Deadline::Parked(session));
-        self.requests.remove(&session)
+        self.enter(session, Stage::Sent);
+        if let Some(request) = self.requests.remove(&session) {
+            self.kept_bytes -= request.answer.map_or(0, |(_, message)| message.len());
+        }
+    }
+
+    /// A request goes to its server, with these parameters. The message is kept only if it may have to be sent again.
+    pub(crate) fn sent(&mut self, session: SessionId, params: Option<&RawValue>, keep: bool) {
+        self.enter(session, Stage::Sent);
+        let Some(request) = self.requests.get_mut(&session) else { return };
+        if request.method == "resources/read" {
+            request.uri = rpc::member(params, "uri").ok().flatten().map(|uri| uri.get().to_owned());
+        }
+        if request.may_ask() {
+            request.digest = seal::digest(&request.method, params);
+        }
+        if !keep {
+            request.raw = String::new();
+        }
+    }
+
+    /// Whether a request may be sent once more, as what it was. It is held again then.
+    pub(crate) fn try_again(&mut self, session: SessionId) -> bool {
+        let Some(request) = self.requests.get_mut(&session) else { return false };
+        let may = !request.raw.is_empty() && !std::mem::replace(&mut request.retried, true);
+        if may {
+            self.enter(session, Stage::Held);
+        }
+        may
     }
 
     /// Requests that were not sent yet.
-    pub(crate) fn held(&self) -> usize {
-        self.requests.values().filter(|request| request.is_held()).count()
+    pub(crate) const fn held(&self) -> usize {
+        self.held
     }
 
     /// Bytes of such requests.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.requests.values().filter(|request| request.is_held()).map(|request| request.raw.len()).sum()
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// Calls whose clients are away.
-    pub(crate) fn parked(&self) -> usize {
-        self.requests.values().filter(|request| request.stage == Stage::Parked).count()
+    pub(crate) const fn parked(&self) -> usize {
+        self.parked
     }
 
     pub(crate) fn is_parked(&self, session: SessionId) -> bool {
@@ -325,7 +368,7 @@ impl Down {
         let name = format!("\"question_{}\"", ask.0);
         request.questions.push(Question { ask, name, request: body.to_string() });
         if request.stage == Stage::Sent {
-            request.stage = Stage::Asking;
+            self.enter(session, Stage::Asking);
             core.after(GATHER, Deadline::Questions(session));
         }
         Asked::Kept
@@ -350,11 +393,10 @@ impl Down {
         let (instance, expires) = (instance(core), clock(core) + wait.as_secs());
         let request = self.requests.get_mut(&session).filter(|request| request.stage == Stage::Asking)?;
         if request.questions.is_empty() {
-            request.stage = Stage::Sent;
+            self.enter(session, Stage::Sent);
             return None;
         }
         request.round += 1;
-        request.stage = Stage::Parked;
         let claims = Claims {
             instance,
             session: session.0,
@@ -367,6 +409,7 @@ impl Down {
         let questions: Vec<_> = request.questions.iter().map(|q| (q.name.clone(), q.request.clone())).collect();
         let message = result::asking(&request.id, &questions, &state, server_info);
         let stream = request.stream;
+        self.enter(session, Stage::Parked);
         core.after(wait, Deadline::Parked(session));
         Some((stream, message))
     }
@@ -428,8 +471,8 @@ impl Down {
         let session = SessionId(claims.session);
         let (id, envelope) = (new.id.clone(), new.envelope.clone());
         let parked = self.requests.get(&session);
-        let Some(request) = parked.filter(|request| request.stage == Stage::Parked && request.round == claims.round)
-        else {
+        let mine = |old: &&Request| old.stage == Stage::Parked && old.round == claims.round && old.server == new.server;
+        let Some(request) = parked.filter(mine) else {
             return Err("requestState was used already, or the call it belongs to is over; begin again without it");
         };
         let (mut given, mut answered) = (Vec::new(), Vec::new());
@@ -449,14 +492,14 @@ impl Down {
         let request = self.requests.get_mut(&session)?;
         request.questions.retain(|question| !back.answered.contains(&question.ask));
         (request.stream, request.id, request.envelope) = (stream, back.id, back.envelope);
+        let (id, done) = (request.id.clone(), request.questions.is_empty());
         core.timers.clear(Deadline::Parked(session));
-        request.stage = Stage::Sent;
-        if !request.questions.is_empty() {
+        self.enter(session, if done { Stage::Sent } else { Stage::Asking });
+        if !done {
             // The server still wants to know the rest.
-            request.stage = Stage::Asking;
             core.after(Duration::ZERO, Deadline::Questions(session));
         }
-        Some(request.id.clone())
+        Some(id)
     }
 
     /// Forgets the questions of a call that the server has taken back.
@@ -477,18 +520,26 @@ impl Down {
         let request = self.requests.get_mut(&session)?;
         request.questions.clear();
         if request.stage == Stage::Parked {
-            request.answer = Some((status, message));
+            let full = self.kept_bytes + message.len() > core.config.limits.max_unread;
+            let text = "too many answers wait for their clients; call again";
+            let message = if full { rpc::error(Some(&request.id), rpc::code::REFUSED, text) } else { message };
+            self.kept_bytes += message.len();
+            if let Some((_, earlier)) = request.answer.replace((status, message)) {
+                self.kept_bytes -= earlier.len();
+            }
             return None;
         }
-        request.stage = Stage::Sent;
+        let stream = request.stream;
+        self.enter(session, Stage::Sent);
         core.timers.clear(Deadline::Questions(session));
-        Some((request.stream, status, message))
+        Some((stream, status, message))
     }
 
     /// The answer that was kept for a client that came back.
     pub(crate) fn kept(&mut self, core: &mut Core, session: SessionId) -> Option<(StreamId, u16, Vec<u8>)> {
         let request = self.requests.get_mut(&session)?;
         let (status, message) = request.answer.take()?;
+        self.kept_bytes -= message.len();
         core.timers.clear(Deadline::Questions(session));
         let parsed = rpc::parse(&message).ok()?;
         let Kind::Response { id: Some(old), .. } = parsed.kind else { return None };
@@ -498,8 +549,9 @@ impl Down {
 
     /// The request listens for changes from now on.
     pub(crate) fn listens(&mut self, session: SessionId, filter: Filter) {
+        self.enter(session, Stage::Listening(filter));
         if let Some(request) = self.requests.get_mut(&session) {
-            request.stage = Stage::Listening(filter);
+            request.raw = String::new();
         }
     }
 
@@ -513,8 +565,10 @@ impl Down {
 
     /// The end of a subscription that is no failure.
     pub(crate) fn farewell(&self, session: SessionId) -> Option<(StreamId, Vec<u8>)> {
-        self.filter(session)?;
         let request = self.requests.get(&session)?;
+        if request.method != "subscriptions/listen" || request.is_held() {
+            return None;
+        }
         let id = &request.id;
         let message = format!(
             r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"{SUBSCRIPTION}":{id}}}}}}}"#

@@ -126,7 +126,7 @@ impl Envelope {
             }
         }
         if !self.can_be_asked() {
-            known.set("roots", "{}");
+            // But not for roots: servers ask for those of their own accord, whatever they were called for.
             known.set("sampling", "{}");
             known.set("elicitation", r#"{"form":{},"url":{}}"#);
         }

@@ -36,6 +36,8 @@ struct Client {
     envelope: Envelope,
     /// The revision that it asked for.
     version: String,
+    /// Its `initialize`, until it is answered: it may have to be said to another process.
+    hello: Option<String>,
 }
 
 /// A call on its way to a modern server.
@@ -115,7 +117,15 @@ pub(crate) struct Up {
     rounds: BTreeMap<u64, Round>,
     listens: BTreeMap<LinkId, Listen>,
     /// Messages of clients whose server has not shown its era: raw.
-    held: BTreeMap<LinkId, Vec<(StreamId, String)>>,
+    held: BTreeMap<LinkId, Held>,
+}
+
+/// Messages that wait for a link.
+#[derive(Debug, Default)]
+struct Held {
+    messages: Vec<(StreamId, String)>,
+    bytes: usize,
+    requests: usize,
 }
 
 impl Up {
@@ -123,7 +133,13 @@ impl Up {
     pub(crate) fn introduce(&mut self, session: SessionId, hello: &Message<'_>) {
         let Kind::Request { params, .. } = &hello.kind else { return };
         let version = text_of(*params, "protocolVersion").unwrap_or_default();
-        self.clients.insert(session, Client { envelope: Envelope::of_initialize(*params), version });
+        let hello = Some(hello.raw.to_owned());
+        self.clients.insert(session, Client { envelope: Envelope::of_initialize(*params), version, hello });
+    }
+
+    /// The `initialize` of a client that was not answered.
+    pub(crate) fn hello(&mut self, session: SessionId) -> Option<String> {
+        self.clients.get_mut(&session)?.hello.take()
     }
 
     /// The client of a legacy server needs no introduction any more.
@@ -132,9 +148,13 @@ impl Up {
     }
 
     /// The answer to `initialize`, from what a modern server said of itself; and the revision.
-    pub(crate) fn welcome(&self, session: SessionId, discovered: &Message<'_>) -> Option<String> {
+    pub(crate) fn welcome(&mut self, session: SessionId, discovered: &Message<'_>) -> Option<String> {
         let Kind::Response { outcome: Ok(discovered), .. } = &discovered.kind else { return None };
-        let asked = self.clients.get(&session).map(|client| client.version.as_str()).unwrap_or_default();
+        let client = self.clients.get_mut(&session);
+        let asked = client.map_or("", |client| {
+            client.hello = None;
+            &client.version
+        });
         let version = if crate::front::is_known_revision(asked) { asked } else { LATEST_LEGACY };
         Some(result::initialized(discovered, version))
     }
@@ -142,24 +162,24 @@ impl Up {
     /// Keeps a message until the server has shown its era.
     pub(crate) fn hold(&mut self, core: &Core, link: LinkId, stream: StreamId, raw: &str) -> bool {
         let held = self.held.entry(link).or_default();
-        let bytes: usize = held.iter().map(|(_, raw)| raw.len()).sum();
-        let room = bytes <= core.config.limits.max_queue && held.len() < core.config.limits.max_calls;
+        let limits = &core.config.limits;
+        let room = held.bytes <= limits.max_queue && held.messages.len() < limits.max_calls;
         if room {
-            held.push((stream, raw.to_owned()));
+            held.bytes += raw.len();
+            held.requests += usize::from(id_of(raw).is_some());
+            held.messages.push((stream, raw.to_owned()));
         }
         room
     }
 
     /// Messages that were kept for a link.
     pub(crate) fn release(&mut self, link: LinkId) -> Vec<(StreamId, String)> {
-        self.held.remove(&link).unwrap_or_default()
+        self.held.remove(&link).map(|held| held.messages).unwrap_or_default()
     }
 
     /// Requests that have not come to a server, or back from it only with questions.
     pub(crate) fn waiting(&self) -> usize {
-        let request = |raw: &str| matches!(rpc::parse_str(raw).map(|m| m.kind), Ok(Kind::Request { .. }));
-        let held = self.held.values().flatten().filter(|(_, raw)| request(raw)).count();
-        held + self.rounds.len()
+        self.held.values().map(|held| held.requests).sum::<usize>() + self.rounds.len()
     }
 
     /// A request of a client as it goes to a modern server.
@@ -200,6 +220,9 @@ impl Up {
         let Some(raw) = flight.raw else { return Next::Fail("the server asks where it must not".into()) };
         if flight.rounds >= MAX_ROUNDS {
             return Next::Fail(format!("the server asked {MAX_ROUNDS} times and is still not content"));
+        }
+        if asking.requests.len() > super::down::MAX_QUESTIONS {
+            return Next::Fail("the server asks too much at once".into());
         }
         let client = self.clients.get(&stream.session).map(|client| &client.envelope);
         let (mut open, mut questions) = (BTreeMap::new(), Vec::new());
@@ -304,17 +327,20 @@ impl Up {
         self.clients.remove(&session);
         let mut left = Vec::new();
         for held in self.held.values_mut() {
-            held.retain(|(stream, raw)| {
+            let (bytes, requests) = (&mut held.bytes, &mut held.requests);
+            held.messages.retain(|(stream, raw)| {
                 if stream.session != session {
                     return true;
                 }
-                if let Ok(Message { kind: Kind::Request { id, .. }, .. }) = rpc::parse_str(raw) {
-                    left.push((*stream, id.0.to_owned()));
+                *bytes -= raw.len();
+                if let Some(id) = id_of(raw) {
+                    *requests -= 1;
+                    left.push((*stream, id));
                 }
                 false
             });
         }
-        self.held.retain(|_, held| !held.is_empty());
+        self.held.retain(|_, held| !held.messages.is_empty());
         self.rounds.retain(|number, round| {
             let mine = round.stream.session == session;
             if mine {
@@ -384,6 +410,14 @@ impl Up {
     pub(crate) fn silence(&mut self, core: &mut Core, link: LinkId) {
         core.timers.clear(Deadline::Listen(link));
         self.listens.remove(&link);
+    }
+}
+
+/// The raw id of a message, if it is a request.
+fn id_of(raw: &str) -> Option<String> {
+    match rpc::parse_str(raw).ok()?.kind {
+        Kind::Request { id, .. } => Some(id.0.to_owned()),
+        _ => None,
     }
 }
 

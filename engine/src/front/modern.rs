@@ -110,9 +110,7 @@ impl Front {
             (session.env, session.who) = (env, who);
         }
         let number = self.attach(core, id, session, 1, false);
-        if http::prefers_stream(request) {
-            self.commit(core, id);
-        }
+        // No stream is begun ahead, whatever the client prefers: the status says what is wrong with its request.
         Ok(Inbound::Modern { server, stream: StreamId { session, number }, message, envelope })
     }
 

@@ -41,7 +41,7 @@ impl Router {
         let Some(peer) = self.peers.get(&stream.session) else { return Step::Ignore };
         let (link, role) = (peer.link, peer.role);
         let group = self.groups.entry(link).or_default();
-        if group.calls.len() >= core.config.limits.max_calls {
+        if group.busy >= core.config.limits.max_calls {
             return refuse(503, code::REFUSED, "too many calls wait for this server (--max-calls); try again later");
         }
         let Ok(token) = rpc::progress_token(params) else {
@@ -67,7 +67,7 @@ impl Router {
                     }
                     if method == "resources/subscribe" {
                         effect = Effect::Subscribe(uri.into_owned());
-                    } else if self.is_subscribed_elsewhere(link, stream.session, &uri) {
+                    } else if self.subscribed_elsewhere(link, stream.session).contains(&*uri) {
                         // The others still want it; only this session is told no more.
                         self.peers.get_mut(&stream.session).map(|peer| peer.subscriptions.remove(&*uri));
                         let message = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.0).into_bytes();

@@ -47,6 +47,10 @@ pub(crate) enum Step {
     PushTo { target: Target, message: Vec<u8>, ask: Option<AskId> },
     /// Send clients something that concerns them all, on their standalone streams.
     Broadcast { link: LinkId, sessions: Vec<Target>, message: Vec<u8>, topic: Topic },
+    /// Answer a request that its client has cancelled.
+    Gone { stream: StreamId, message: Vec<u8> },
+    /// A server has ended the subscription of a client, and says so by this notification.
+    Ended { stream: StreamId, message: Vec<u8> },
     /// A client need not answer a question any more.
     Withdraw { ask: AskId, target: Target, message: Vec<u8> },
     /// A question of our own has its answer: a raw result, or a raw error.
@@ -181,6 +185,8 @@ struct Group {
     told: Option<usize>,
     sessions: BTreeSet<SessionId>,
     calls: BTreeSet<CallId>,
+    /// Calls that a client waits for.
+    busy: usize,
     asks: BTreeSet<AskId>,
     /// Sessions whose `initialize` waits for the handshake.
     greeting: Vec<(StreamId, String)>,
@@ -212,7 +218,8 @@ impl Router {
     /// Calls that somebody waits for, handshakes included.
     pub(crate) fn calls(&self) -> usize {
         let greetings: usize = self.groups.values().map(|group| group.greeting.len()).sum();
-        self.calls.values().filter(|call| call.client.is_some()).count() + greetings
+        let waits = |call: &&Call| call.client.is_some() && !call.endless && !call.cancelled;
+        self.calls.values().filter(waits).count() + greetings
     }
 
     pub(crate) fn asks(&self) -> usize {
@@ -275,15 +282,25 @@ impl Router {
         ))
     }
 
-    /// A request wants to hear of a resource. Returns what tells the server, if it must be told.
-    pub(crate) fn want_resource(&mut self, core: &mut Core, session: SessionId, uri: &str) -> Option<Vec<u8>> {
-        let link = self.link_of(session)?;
-        let known = self.is_subscribed_elsewhere(link, session, uri);
-        let peer = self.peers.get_mut(&session)?;
-        if !peer.subscriptions.insert(uri.to_owned()) || known {
-            return None;
+    /// A request wants to hear of these resources. Returns what tells the server, for those that it must be told of.
+    pub(crate) fn want_resources(
+        &mut self,
+        core: &mut Core,
+        session: SessionId,
+        uris: &BTreeSet<String>,
+    ) -> Vec<Vec<u8>> {
+        let Some(link) = self.link_of(session) else { return Vec::new() };
+        let known = self.subscribed_elsewhere(link, session);
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.subscriptions.extend(uris.iter().cloned());
         }
-        Some(self.own_call(core, link, "resources/subscribe", &subscription(uri), Effect::None))
+        let new = uris.iter().filter(|uri| !known.contains(*uri));
+        new.map(|uri| self.own_call(core, link, "resources/subscribe", &subscription(uri), Effect::None)).collect()
+    }
+
+    /// How many resources the sessions of a link want to hear of, each counted for itself.
+    pub(crate) fn wanted_resources(&self, link: LinkId) -> usize {
+        self.sessions_of(link).filter_map(|session| self.peers.get(&session)).map(|peer| peer.subscriptions.len()).sum()
     }
 
     /// Whether a session is subscribed to this resource, or to what it is a part of.
@@ -354,7 +371,9 @@ impl Router {
     }
 
     fn open_call(&mut self, core: &mut Core, id: CallId, call: Call) {
-        self.groups.entry(call.link).or_default().calls.insert(id);
+        let group = self.groups.entry(call.link).or_default();
+        group.calls.insert(id);
+        group.busy += usize::from(call.client.is_some());
         if let Some(peer) = call.client.as_ref().and_then(|client| self.peers.get_mut(&client.stream.session)) {
             peer.calls.insert(id);
         }
@@ -379,6 +398,7 @@ impl Router {
         core.timers.clear(Deadline::Call(id));
         if let Some(group) = self.groups.get_mut(&call.link) {
             group.calls.remove(&id);
+            group.busy -= usize::from(call.client.is_some());
         }
         if let Some(peer) = call.client.as_ref().and_then(|client| self.peers.get_mut(&client.stream.session)) {
             peer.calls.remove(&id);
@@ -391,6 +411,9 @@ impl Router {
         let call = self.calls.get_mut(&id)?;
         let client = call.client.take()?;
         call.ghost = Some(client.stream.session);
+        if let Some(group) = self.groups.get_mut(&call.link) {
+            group.busy -= 1;
+        }
         call.token = None;
         if let Some(peer) = self.peers.get_mut(&client.stream.session) {
             peer.calls.remove(&id);
@@ -420,14 +443,19 @@ impl Router {
         self.sessions_of(link).filter_map(|session| self.peers.get(&session)?.level).min()
     }
 
-    fn is_subscribed_elsewhere(&self, link: LinkId, but: SessionId, uri: &str) -> bool {
-        let subscribed = |s: SessionId| self.peers.get(&s).is_some_and(|peer| peer.subscriptions.contains(uri));
-        let subscribing = |call: &CallId| {
-            let call = self.calls.get(call).filter(|call| matches!(&call.effect, Effect::Subscribe(u) if u == uri));
-            call.and_then(|call| call.client.as_ref()).is_some_and(|client| client.stream.session != but)
-        };
-        self.sessions_of(link).any(|session| session != but && subscribed(session))
-            || self.groups.get(&link).is_some_and(|group| group.calls.iter().any(subscribing))
+    /// The resources that other sessions of a link are subscribed to, or are about to be.
+    fn subscribed_elsewhere(&self, link: LinkId, but: SessionId) -> BTreeSet<String> {
+        let others = self.sessions_of(link).filter(|session| *session != but);
+        let mut uris: BTreeSet<String> =
+            others.filter_map(|s| self.peers.get(&s)).flat_map(|peer| peer.subscriptions.iter().cloned()).collect();
+        let calls = self.groups.get(&link).into_iter().flat_map(|group| group.calls.iter());
+        uris.extend(calls.filter_map(|call| match self.calls.get(call) {
+            Some(Call { effect: Effect::Subscribe(uri), client: Some(client), .. }) if client.stream.session != but => {
+                Some(uri.clone())
+            }
+            _ => None,
+        }));
+        uris
     }
 
     /// A call fails for a reason of our own.
@@ -481,7 +509,8 @@ impl Router {
             Step::Reply { stream: client.stream, status: 200, message }
         };
         if cancelled_before {
-            return [Step::Ignore, answer(code::REFUSED, "Request cancelled")];
+            let message = rpc::error(Some(&client.id), code::REFUSED, "Request cancelled");
+            return [Step::Ignore, Step::Gone { stream: client.stream, message }];
         }
         let wait = self.timeout(core, link).as_secs_f32();
         let text = format!("Request timed out: the server did not answer within {wait} s (--request-timeout)");
@@ -616,8 +645,10 @@ impl Router {
             lines.push(self.own_call(core, link, "logging/setLevel", &params, Effect::None));
             self.groups.entry(link).or_default().told = Some(least);
         }
+        let known =
+            if peer.subscriptions.is_empty() { BTreeSet::new() } else { self.subscribed_elsewhere(link, session) };
         for uri in peer.subscriptions {
-            if !self.is_subscribed_elsewhere(link, session, &uri) {
+            if !known.contains(&uri) {
                 let params = subscription(&uri);
                 lines.push(self.own_call(core, link, "resources/unsubscribe", &params, Effect::None));
             }

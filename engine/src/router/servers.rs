@@ -191,6 +191,14 @@ impl Router {
             }
             "notifications/cancelled" => {
                 let Ok(Some(wanted)) = rpc::member(params, "requestId") else { return Step::Ignore };
+                let endless = self.call_of(link, wanted.get()).filter(|call| self.calls[call].endless);
+                if let Some(call) = endless {
+                    let Some(client) = self.close_call(core, call).and_then(|call| call.client) else {
+                        return Step::Ignore;
+                    };
+                    let message = rpc::splice(message.raw, &mut [(wanted.get(), &client.id)]);
+                    return Step::Ended { stream: client.stream, message };
+                }
                 let group = self.groups.get(&link);
                 let found =
                     group.into_iter().flat_map(|group| group.asks.iter().rev().copied()).find(|ask| {

@@ -86,16 +86,20 @@ impl<'a> Object<'a> {
         self.members.iter().map(|member| (&*member.spelled, &*member.value))
     }
 
-    /// Gives a member a value, which must be JSON: in its old place, or as the last one.
+    /// Gives a member a value, which must be JSON: in its old place, or as the last one. Of several members of this name
+    /// one is left.
     pub fn set(&mut self, name: &str, value: impl Into<Cow<'a, str>>) {
         let value = value.into();
-        match self.members.iter_mut().find(|member| member.is(name)) {
-            Some(member) => member.value = value,
-            None => {
-                let spelled = serde_json::Value::from(name).to_string().into();
-                self.members.push(Member { spelled, value });
-            }
-        }
+        let Some(place) = self.members.iter().rposition(|member| member.is(name)) else {
+            let spelled = serde_json::Value::from(name).to_string().into();
+            return self.members.push(Member { spelled, value });
+        };
+        self.members[place].value = value;
+        let mut n = 0;
+        self.members.retain(|member| {
+            n += 1;
+            n > place || !member.is(name)
+        });
     }
 
     /// Takes members of this name out. True if there was one.
@@ -165,6 +169,9 @@ mod tests {
         assert!(object.remove("c"));
         assert!(!object.remove("x"));
         assert_eq!(object.to_string(), r#"{"\u0061":1,"b":{"x": 1.0e5},"a\"":[ 1 ],"d\n":2}"#);
+        let mut twice = Object::parse(r#"{"a":1,"b":2,"a":3,"c":4}"#).unwrap();
+        twice.set("a", "5");
+        assert_eq!(twice.to_string(), r#"{"b":2,"a":5,"c":4}"#);
         for bad in ["", "[]", "{", "{} {}", "1", "{\"a\":}"] {
             assert!(Object::parse(bad).is_none(), "{bad}");
         }
