@@ -105,7 +105,7 @@ impl Engine {
             match self.catalogs.get(link) {
                 Some(catalog) => mirrored = catalog.headers(*params),
                 None => {
-                    let waiter = Waiter::Legacy(stream, raw.to_owned(), rounds);
+                    let waiter = Waiter::Legacy(stream, raw.to_owned(), rounds, retried);
                     return match self.catalogs.wait(&self.core, link, waiter) {
                         Wait::Asked => {}
                         Wait::Ask => self.ask_for_tools(link, None),
@@ -285,7 +285,11 @@ impl Engine {
             }
             return false;
         }
-        let Some(call) = id.and_then(|id| self.router.own_subscription(link, id)) else { return false };
+        let Some(id) = id else { return false };
+        let Some(call) = self.router.own_subscription(link, id) else {
+            // It is a modern client's, or one that is over: then nobody wants to hear it.
+            return self.router.call_of(link, id).is_none();
+        };
         let acknowledged = method == "notifications/subscriptions/acknowledged";
         let (counts, over) = self.up.heard(link, call, acknowledged);
         if let Some(over) = over {
@@ -336,7 +340,7 @@ impl Engine {
         for waiter in self.catalogs.released(link) {
             match waiter {
                 Waiter::Modern(session) => self.dispatch(session),
-                Waiter::Legacy(stream, raw, rounds) => self.send_up(stream, &raw, rounds, true),
+                Waiter::Legacy(stream, raw, rounds, retried) => self.send_up(stream, &raw, rounds, retried),
             }
         }
     }

@@ -372,7 +372,11 @@ impl Engine {
         let env = self.front.env(session);
         let sharing = match sharing {
             // A server that needs no introduction is shared by all, whoever they are.
-            Sharing::Shared(_) if self.back.is_only_modern(server) => Sharing::modern(&scope),
+            _ if self.back.is_only_modern(server)
+                && self.core.config.servers[server].sessions == SessionMode::Shared =>
+            {
+                Sharing::modern(&scope)
+            }
             // A list of tasks is of all who ever called (specification 2025-11-25, basic/utilities/tasks).
             _ if self.back.has_tasks(server) => Sharing::Dedicated,
             // Clients with other variables are other clients.

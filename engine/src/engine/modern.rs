@@ -62,9 +62,17 @@ impl Engine {
         let (Kind::Request { params, .. }, Some(request)) = (&message.kind, self.down.get(session)) else {
             return false;
         };
-        let state = rpc::member(*params, "requestState").ok().flatten().and_then(rpc::string);
-        let Some(state) = state.filter(|state| seal::is_ours(state)) else { return false };
         let (legacy, mirrored) = (self.back.era(request.server) == Some(Era::Legacy), request.mirrored.clone());
+        let Ok(Some(state)) = rpc::member(*params, "requestState") else { return false };
+        let state = match rpc::string(state) {
+            // At a legacy server it can only be ours. A modern one may be a proxy like this one.
+            Some(state) if legacy || seal::is_ours(&state) => state,
+            None if legacy => {
+                self.refuse_modern(session, 200, code::INVALID_PARAMS, "requestState must be a string");
+                return true;
+            }
+            _ => return false,
+        };
         match self.down.resume(&self.core, session, *params, &state) {
             Ok(Some(resumed)) => {
                 let link = self.router.link_of(resumed.session);
@@ -82,7 +90,6 @@ impl Engine {
                 self.refuse_modern(session, 200, code::INVALID_PARAMS, text);
                 true
             }
-            // It may be the state of a modern server that is a proxy like this one.
             _ => false,
         }
     }
@@ -265,7 +272,7 @@ impl Engine {
             match waiter {
                 // They are held, and fail with the others.
                 Waiter::Modern(_) => {}
-                Waiter::Legacy(stream, raw, _) => self.fail_raw(stream, &raw, why),
+                Waiter::Legacy(stream, raw, ..) => self.fail_raw(stream, &raw, why),
             }
         }
     }
@@ -288,9 +295,7 @@ impl Engine {
                 match given {
                     Some(given) => {
                         if let Err(text) = catalog.check(&headers(given), *params) {
-                            if let Some(request) = self.down.get_mut(session)
-                                && !std::mem::replace(&mut request.checked_again, true)
-                            {
+                            if !request.checked_again {
                                 // The server may have other tools by now.
                                 self.catalogs.outdated(link);
                                 return self.wait_for_tools(link, session);
@@ -308,13 +313,17 @@ impl Engine {
         self.router.note_level(session, request.envelope.level);
         let by_stdin = request.mirrored.is_none();
         let step = self.router.client_says(&mut self.core, stream, &message);
-        self.down.sent(session, *params, by_stdin && !mirrored.is_empty());
+        self.down.sent(session, *params, by_stdin && by_http && method == "tools/call");
         debug!("session#{}: {method} goes to a modern server as {}", session.0, id.0);
         self.send_mirrored(step, mirrored);
     }
 
     /// Lets a request wait for the list of the tools of its server.
     fn wait_for_tools(&mut self, link: LinkId, session: SessionId) {
+        if let Some(request) = self.down.get_mut(session) {
+            // The list that comes is new enough.
+            request.checked_again = true;
+        }
         match self.catalogs.wait(&self.core, link, Waiter::Modern(session)) {
             Wait::Asked => {}
             Wait::Ask => self.ask_for_tools(link, None),

@@ -19,8 +19,8 @@ const MAX_PAGES: u32 = 100;
 pub(crate) enum Waiter {
     /// A modern client's.
     Modern(SessionId),
-    /// A legacy client's, as it goes to a modern server.
-    Legacy(StreamId, String, u32),
+    /// A legacy client's, as it goes to a modern server; the rounds of questions before it, and whether it is sent again.
+    Legacy(StreamId, String, u32, bool),
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ impl Catalogs {
         let entry = self.links.entry(link).or_default();
         let bytes = match &waiter {
             Waiter::Modern(_) => 0,
-            Waiter::Legacy(_, raw, _) => raw.len(),
+            Waiter::Legacy(_, raw, ..) => raw.len(),
         };
         if entry.waiting.len() >= limits.max_calls || entry.bytes + bytes > limits.max_queue.max(limits.max_body) {
             return Wait::Full;
@@ -130,7 +130,7 @@ impl Catalogs {
             let bytes = &mut entry.bytes;
             entry.waiting.retain(|waiter| match waiter {
                 Waiter::Modern(one) => *one != session,
-                Waiter::Legacy(stream, raw, _) if stream.session == session => {
+                Waiter::Legacy(stream, raw, ..) if stream.session == session => {
                     *bytes -= raw.len();
                     left.push((*stream, raw.clone()));
                     false
@@ -145,7 +145,7 @@ impl Catalogs {
     pub(crate) fn cancel(&mut self, session: SessionId, same: impl Fn(&str) -> bool) -> Option<(StreamId, String)> {
         for entry in self.links.values_mut() {
             for (n, waiter) in entry.waiting.iter().enumerate() {
-                if let Waiter::Legacy(stream, raw, _) = waiter
+                if let Waiter::Legacy(stream, raw, ..) = waiter
                     && stream.session == session
                     && let Ok(Message { kind: Kind::Request { id, .. }, .. }) = rpc::parse_str(raw)
                     && same(id.0)

@@ -175,6 +175,8 @@ struct Peer {
     /// The least severe log level it wants, as an index into [`LEVELS`].
     level: Option<usize>,
     subscriptions: BTreeSet<String>,
+    /// The same, at a modern server: that one is told by a subscription of our own.
+    noted: BTreeSet<String>,
 }
 
 /// What a link has to do with its sessions.
@@ -238,7 +240,14 @@ impl Router {
 
     /// Ties a session to a link.
     pub(crate) fn attach(&mut self, session: SessionId, link: LinkId, server: usize, role: Role) {
-        let peer = Peer { link, role, calls: BTreeSet::new(), level: None, subscriptions: BTreeSet::new() };
+        let peer = Peer {
+            link,
+            role,
+            calls: BTreeSet::new(),
+            level: None,
+            subscriptions: BTreeSet::new(),
+            noted: BTreeSet::new(),
+        };
         self.peers.insert(session, peer);
         let group = self.groups.entry(link).or_default();
         group.server = server;
@@ -305,7 +314,8 @@ impl Router {
 
     /// Whether a session is subscribed to this resource, or to what it is a part of.
     pub(crate) fn is_subscribed(&self, session: SessionId, uri: &str) -> bool {
-        self.peers.get(&session).is_some_and(|peer| peer.subscriptions.iter().any(|whole| is_part(uri, whole)))
+        let wants = |peer: &Peer| peer.subscriptions.iter().chain(&peer.noted).any(|whole| is_part(uri, whole));
+        self.peers.get(&session).is_some_and(wants)
     }
 
     /// Whether a question still wants an answer.
@@ -317,9 +327,9 @@ impl Router {
     pub(crate) fn note_subscription(&mut self, session: SessionId, uri: &str, wanted: bool) {
         if let Some(peer) = self.peers.get_mut(&session) {
             if wanted {
-                peer.subscriptions.insert(uri.to_owned());
+                peer.noted.insert(uri.to_owned());
             } else {
-                peer.subscriptions.remove(uri);
+                peer.noted.remove(uri);
             }
         }
     }
@@ -327,7 +337,7 @@ impl Router {
     /// Every resource that sessions of a link want to hear of.
     pub(crate) fn subscriptions(&self, link: LinkId) -> BTreeSet<String> {
         let mine = self.sessions_of(link).filter_map(|session| self.peers.get(&session));
-        mine.filter(|peer| peer.role == Role::Client).flat_map(|peer| peer.subscriptions.iter().cloned()).collect()
+        mine.flat_map(|peer| peer.noted.iter().cloned()).collect()
     }
 
     /// Sends a question of our own to a client.
@@ -535,7 +545,8 @@ impl Router {
                 Step::Told { ask: id, outcome: Err(error) }
             }
         };
-        [tell, Step::Withdraw { ask: id, target, message }]
+        // First this: with the other, the stream that it belongs to may end.
+        [Step::Withdraw { ask: id, target, message }, tell]
     }
 
     /// The process behind a link is gone: every call fails, no question matters any more.
