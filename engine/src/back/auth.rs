@@ -87,8 +87,11 @@ impl Auth {
                 self.challenge = challenge;
                 self.challenge.is_some()
             }
-            // The token was withdrawn before its time.
-            Credentials::ClientCredentials { .. } => self.token.take().is_some(),
+            // There was none yet, or it was withdrawn before its time.
+            Credentials::ClientCredentials { .. } => {
+                self.token = None;
+                true
+            }
             _ => false,
         }
     }

@@ -69,6 +69,14 @@ pub(crate) struct Line {
     pub(crate) mirrored: Vec<(String, String)>,
 }
 
+impl Line {
+    /// Whether it is the request of this number.
+    fn is_request(&self, number: u64) -> bool {
+        let message = rpc::parse(self.bytes.trim_ascii_end()).map(|message| message.kind);
+        matches!(message, Ok(rpc::Kind::Request { id, .. }) if id.number() == Some(number))
+    }
+}
+
 impl From<Vec<u8>> for Line {
     fn from(bytes: Vec<u8>) -> Self {
         Line { bytes, mirrored: Vec::new() }
@@ -706,7 +714,12 @@ impl Back {
     /// Nobody waits for the answer to this call any more.
     /// True if nothing more about it can come.
     pub(crate) fn forget_call(&mut self, core: &mut Core, link: LinkId, number: u64) -> bool {
-        match self.links.get(&link).and_then(|l| l.peer) {
+        let Some(link) = self.links.get_mut(&link) else { return false };
+        let waiting = link.queue.len();
+        link.queue.retain(|line| !line.is_request(number));
+        match link.peer {
+            // It never went out.
+            _ if link.queue.len() < waiting => true,
             Some(Peer::Remote(remote)) => self.remotes.forget_call(core, remote, number),
             _ => false,
         }
@@ -743,8 +756,9 @@ impl Back {
                     };
                     if let Some(entry) = self.links.get_mut(&link) {
                         // Answers and notifications were for the conversation that is over.
-                        for Post { line, mirrored, number, .. } in unsent {
-                            if let Some(number) = number {
+                        for Post { line, mirrored, number, hello, .. } in unsent {
+                            // Each conversation begins with an `initialize` of its own.
+                            if let Some(number) = number.filter(|_| !hello) {
                                 spared.push(number);
                                 entry.queue.push(Line { bytes: rpc::line(line), mirrored });
                             }

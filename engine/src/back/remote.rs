@@ -58,7 +58,7 @@ pub(crate) struct Post {
     /// The number of the request it is; `None` for a notification or an answer.
     pub(crate) number: Option<u64>,
     /// It is `initialize`.
-    hello: bool,
+    pub(super) hello: bool,
     /// It is `notifications/initialized`.
     initialized: bool,
     /// It was sent again after a challenge.

@@ -54,13 +54,22 @@ pub(super) struct Probe {
     found: Option<String>,
 }
 
+/// Whether an answer to `initialize` agrees on the revision that has no `initialize`.
+fn agrees_on_modern(result: &serde_json::value::RawValue) -> bool {
+    crate::era::envelope::text_of(Some(result), "protocolVersion").as_deref() == Some(super::MODERN)
+}
+
 /// Whether the refusal of a revision names the one that was asked for among those that the server speaks.
 fn says_modern(message: &Message<'_>) -> bool {
-    let Kind::Response { outcome: Err(error), .. } = &message.kind else { return false };
+    supported(message).iter().any(|version| version == super::MODERN)
+}
+
+/// The revisions that a refusal names.
+fn supported(message: &Message<'_>) -> Vec<String> {
+    let Kind::Response { outcome: Err(error), .. } = &message.kind else { return Vec::new() };
     let data = rpc::member(Some(error), "data").ok().flatten();
     let list = rpc::member(data, "supported").ok().flatten();
-    let list = list.and_then(|list| serde_json::from_str::<Vec<String>>(list.get()).ok());
-    list.is_some_and(|list| list.iter().any(|version| version == super::MODERN))
+    list.and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default()
 }
 
 impl Probe {
@@ -183,8 +192,10 @@ impl Back {
                     link.state = State::Starting;
                     self.shake(core, id);
                     None
-                } else if outcome.is_err_and(is_modern_error) {
-                    let why = "it speaks only revisions that are not known here".to_owned();
+                } else if outcome.is_err_and(is_modern_error)
+                    && !supported(message).iter().any(|version| crate::front::is_known_revision(version))
+                {
+                    let why = format!("it speaks only revisions that are not known here: {:?}", supported(message));
                     let refusal = Some(message.raw.as_bytes().to_vec());
                     self.fail(core, id, why, refusal)
                 } else {
@@ -199,6 +210,12 @@ impl Back {
             }
             State::Shaking(number) if number == answered => {
                 let event = match outcome {
+                    Ok(result) if agrees_on_modern(result) => {
+                        // No session has that revision: it is how some modern servers take an `initialize`.
+                        let text = "it answered initialize with revision 2026-07-28, which has none";
+                        let refusal = rpc::error(Some("0"), rpc::code::INTERNAL, text);
+                        self.refused(core, id, refusal, text.into())
+                    }
                     Ok(result) => self.initialized_by(core, id, message.raw, result),
                     Err(_) => {
                         let refusal = message.raw.as_bytes().to_vec();

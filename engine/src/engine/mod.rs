@@ -37,6 +37,8 @@ pub struct Engine {
     phase: Phase,
     /// The id of the overlong message that each child is in the middle of.
     overlong: std::collections::BTreeMap<ChildId, IdScanner>,
+    /// The same for the client on our stdin.
+    overlong_stdin: IdScanner,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,18 @@ impl Engine {
         }
         let (down, up, catalogs) = (Down::default(), Up::default(), Catalogs::default());
         let overlong = std::collections::BTreeMap::new();
-        Ok(Engine { core, front, router, back, down, up, catalogs, phase: Phase::Running, overlong })
+        Ok(Engine {
+            core,
+            front,
+            router,
+            back,
+            down,
+            up,
+            catalogs,
+            phase: Phase::Running,
+            overlong,
+            overlong_stdin: IdScanner::default(),
+        })
     }
 
     /// Takes in one event. Then [`Engine::poll`] must be called until it says to wait.
@@ -546,13 +559,22 @@ impl Engine {
     }
 
     fn stdin_line(&mut self, line: &Line<'_>) {
-        let Some(stream) = self.front.stdio_stream() else { return };
+        // After the end was ordered, a read may still bring something.
+        let Some(stream) = self.front.stdio_stream().filter(|stream| self.front.is_stdio(stream.session)) else {
+            return;
+        };
         let line = match line {
             Line::Whole(line) => *line,
-            Line::Part(_) => return,
+            Line::Part(part) => return self.overlong_stdin.feed(part),
             Line::End => {
                 let max = self.core.config.limits.max_message;
                 warn!("a message of more than {max} bytes on stdin was skipped (--max-message-size)");
+                let scanner = std::mem::take(&mut self.overlong_stdin);
+                if let Some(id) = scanner.id() {
+                    let text = format!("the message is larger than {max} bytes (--max-message-size)");
+                    let error = rpc::error(Some(id), code::INVALID_REQUEST, &text);
+                    self.front.reply(&mut self.core, stream, 413, error);
+                }
                 return;
             }
         };

@@ -244,10 +244,13 @@ impl Engine {
                         }
                     }
                 }
-                if self.router.sessions_of(link).next().is_none() {
-                    self.back.abandon(&mut self.core, link);
-                } else {
+                // One that only reads what it was told already needs no new process.
+                let needed =
+                    |session: SessionId| !self.front.is_ephemeral(session) || self.down.filter(session).is_some();
+                if !spared.is_empty() || self.router.sessions_of(link).any(needed) {
                     self.back.start(&mut self.core, link);
+                } else if self.router.sessions_of(link).next().is_none() {
+                    self.back.abandon(&mut self.core, link);
                 }
             }
         }

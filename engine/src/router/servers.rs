@@ -32,12 +32,38 @@ impl Router {
         message: &Message<'_>,
         about: Option<u64>,
     ) -> Step {
-        let about = about.map(CallId).filter(|call| self.calls.get(call).is_some_and(|call| call.link == link));
+        let known = about.map(CallId).filter(|call| self.calls.get(call).is_some_and(|call| call.link == link));
+        if about.is_some() && known.is_none() {
+            // It came on the stream of a call that is over: it is nobody else's business.
+            return self.server_raves(core, link, message);
+        }
+        let about = known;
         match &message.kind {
             // Answers go by [`Router::answered`].
             Kind::Response { .. } => Step::Ignore,
             Kind::Request { id, method, params } => self.ask(core, link, message.raw, *id, method, *params, about),
             Kind::Notification { method, params } => self.server_notifies(core, link, message, method, *params, about),
+        }
+    }
+
+    /// What a server says about a call that nobody knows any more. Some of it says itself whom it is for.
+    fn server_raves(&mut self, core: &mut Core, link: LinkId, message: &Message<'_>) -> Step {
+        match &message.kind {
+            Kind::Request { id, method, .. } if method != "ping" => {
+                let text = "the call that this is about is over";
+                Step::SendNow { link, line: rpc::line(rpc::error(Some(id.0), code::METHOD_NOT_FOUND, text)) }
+            }
+            Kind::Request { id, method, params } => self.ask(core, link, message.raw, *id, method, *params, None),
+            Kind::Notification { method, params }
+                if method.ends_with("/list_changed")
+                    || matches!(
+                        &**method,
+                        "notifications/resources/updated" | "notifications/progress" | "notifications/cancelled"
+                    ) =>
+            {
+                self.server_notifies(core, link, message, method, *params, None)
+            }
+            _ => Step::Ignore,
         }
     }
 
@@ -245,6 +271,8 @@ impl Router {
                 let Some(session) = session else { return Step::Ignore };
                 Step::PushTo { target: self.target(session), message: message.raw.as_bytes().to_vec(), ask: None }
             }
+            // Of a task whose client has left.
+            "notifications/tasks/status" => Step::Ignore,
             _ => {
                 let matter = if method == "notifications/message" { Matter::Log } else { Matter::Other };
                 let Some(target) = self.concerned(core, link, about, matter) else {
