@@ -363,6 +363,10 @@ impl Back {
         if link.peer.is_some() {
             return;
         }
+        if !link.unused && !core.timers.is_set(Deadline::Handshake(id)) {
+            // It may be long until there is room: nobody waits for ever.
+            core.after(core.config.timeouts.start, Deadline::Handshake(id));
+        }
         let not_before = self.health[link.server].not_before;
         if not_before > core.now {
             core.timers.set(Deadline::Restart(id), not_before);

@@ -417,10 +417,13 @@ impl Router {
     }
 
     /// Nobody waits for a call any more, though the server may still work on it.
-    fn leave_call(&mut self, core: &mut Core, id: CallId) -> Option<Waiting> {
+    /// `role`: that of its session, if that one is gone already.
+    fn leave_call(&mut self, core: &mut Core, id: CallId, role: Role) -> Option<Waiting> {
         let call = self.calls.get_mut(&id)?;
         let client = call.client.take()?;
         call.ghost = Some(client.stream.session);
+        let peer_role = self.peers.get(&client.stream.session).map_or(role, |peer| peer.role);
+        let server = self.groups.get(&call.link).map_or(0, |group| group.server);
         if let Some(group) = self.groups.get_mut(&call.link) {
             group.busy -= 1;
         }
@@ -428,7 +431,10 @@ impl Router {
         if let Some(peer) = self.peers.get_mut(&client.stream.session) {
             peer.calls.remove(&id);
         }
-        core.after(AFTERLIFE, Deadline::Call(id));
+        // What a server asks about a request that stands alone must not be put to the next one, however late it comes.
+        let alone = call.asks && peer_role != Role::Client;
+        let wait = if alone { core.request_timeout(server) } else { AFTERLIFE };
+        core.after(wait, Deadline::Call(id));
         Some(client)
     }
 
@@ -509,7 +515,7 @@ impl Router {
     pub(crate) fn call_late(&mut self, core: &mut Core, id: CallId) -> [Step; 2] {
         let Some(call) = self.calls.get(&id) else { return [Step::Ignore, Step::Ignore] };
         let (link, cancelled_before) = (call.link, call.cancelled);
-        let Some(client) = self.leave_call(core, id) else {
+        let Some(client) = self.leave_call(core, id, Role::Client) else {
             // Nobody waited any more, and nobody will.
             self.close_call(core, id);
             return [Step::Ignore, Step::Ignore];
@@ -628,7 +634,7 @@ impl Router {
         }
         let calls = peer.calls.iter().map(|call| call.0).collect();
         for id in peer.calls {
-            if let Some(client) = self.leave_call(core, id) {
+            if let Some(client) = self.leave_call(core, id, peer.role) {
                 open.push((client.stream, client.id));
                 if tell {
                     lines.push(cancelled(&id.0.to_string(), "the client is gone"));

@@ -8,6 +8,7 @@
 
 mod choices;
 mod clients;
+mod eras;
 mod model;
 mod random;
 mod record;
@@ -16,6 +17,7 @@ mod story;
 mod world;
 
 pub use choices::Choices;
+pub use eras::{MODERN, Modern, acknowledged, changed, complete, discovery, eras, error_of, json, on, updated};
 pub use random::{Failure, Summary, choose_config, record_seed, run_bytes, run_seed, try_run};
 pub use record::{Owned, Recording, Replay, http, show};
 pub use story::{
