@@ -3,28 +3,30 @@
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-PYTHON = str(HERE / ".venv/bin/python")
-NODE_MODULES = HERE / "node_modules"
+import eras
+from harness import (
+    HERE,
+    NODE_MODULES,
+    PYTHON,
+    Report,
+    ends_with_its_client,
+    free_port,
+    run_checks,
+    running,
+    setup,
+    tail,
+)
+
 SERVERS = NODE_MODULES / "@modelcontextprotocol"
-
-CLIENT_SECONDS = 120
-START_SECONDS = 20
-STOP_SECONDS = 10
-
 CLIENTS = {"python": [PYTHON, str(HERE / "client.py")], "node": ["node", str(HERE / "client.mjs")]}
 EVERYTHING = ["node", str(SERVERS / "server-everything/dist/index.js")]
 # The modes of server-everything behind its transports, with the path of its endpoint.
@@ -66,118 +68,9 @@ def command(server, work):
     }[server]
 
 
-class Report:
-    """What is printed and counted, by several threads."""
-
-    def __init__(self, only):
-        self.only, self.passed, self.failed = only, 0, 0
-        self.lock = threading.Lock()
-
-    def line(self, line):
-        with self.lock:
-            print(line, flush=True)
-            self.passed += line.startswith("ok ")
-            self.failed += line.startswith("FAIL ")
-
-    def check(self, name, reason):
-        """Report a check of the runner itself; an empty reason is a pass."""
-        if self.only in name:
-            self.line(f"FAIL {name} {reason}" if reason else f"ok {name}")
-
-
-def setup():
-    """Install the clients and servers, unless this very set is installed already."""
-    install("requirements.txt", HERE / ".venv", lambda: (
-        subprocess.run([sys.executable, "-m", "venv", "--clear", HERE / ".venv"], check=True),
-        subprocess.run([PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check",
-                        "-r", HERE / "requirements.txt"], check=True),
-    ))
-    install("package-lock.json", NODE_MODULES, lambda: (
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=HERE, check=True),
-    ))
-
-
-def install(lock, folder, action):
-    stamp = folder / ".installed-from"
-    wanted = hashlib.sha256((HERE / lock).read_bytes()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"installing {lock} into {folder.name}", file=sys.stderr)
-        action()
-        stamp.write_text(wanted)
-
-
 def write_big_file(path, megabytes):
     """Lines that all differ, so that a lost or repeated piece shows."""
     path.write_text("".join(f"{n:07d} the quick brown fox é\n" for n in range(megabytes * 33_500)), "utf-8")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for_port(process, port, log):
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        if process.poll() is not None:
-            raise RuntimeError(f"it ended with {process.returncode}: {tail(log)}")
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"it does not listen after {START_SECONDS} s: {tail(log)}")
-        time.sleep(0.02)
-
-
-def tail(path):
-    return " | ".join(path.read_text(errors="replace").strip().splitlines()[-5:])[-600:]
-
-
-def running_processes():
-    """Process id -> parent's id, without zombies."""
-    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in table.stdout.splitlines()]
-    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
-
-
-def tree(root):
-    parents, found = running_processes(), [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return set(found)
-
-
-def stop(process):
-    """End the proxy the polite way, then whatever is left by force. Returns what had to be forced."""
-    started = tree(process.pid)
-    process.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    # wait() also reaps the proxy; its servers are not our children and can only be watched.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_SECONDS)
-    while (left := started & running_processes().keys()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-    return left
-
-
-@contextlib.contextmanager
-def running(name, argv, port, env, work, report):
-    """A program that listens on the port. In the end it is stopped, and must leave nothing behind if it is the proxy."""
-    log = work / f"{name.replace('/', '-')}.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=os.environ | env)
-    try:
-        wait_for_port(process, port, log)
-        yield log
-    finally:
-        left = stop(process)
-    if name.startswith("proxy/"):
-        late = f"still running {STOP_SECONDS} s after SIGTERM: {sorted(left)}"
-        report.check(f"{name}/leaves-no-process", late if left else "")
 
 
 @contextlib.contextmanager
@@ -223,20 +116,7 @@ def path_to_server(args, row, work, report):
         if back.startswith("chain-"):
             what, _ = stack.enter_context(proxy(args, row, back.removeprefix("chain-"), what, work, report))
         yield json.dumps([args.proxy, "--runtime", args.runtime, *flags, what]), None
-        deadline = time.monotonic() + STOP_SECONDS
-        while (left := processes_with(what)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        late = f"still running {STOP_SECONDS} s after its client: {left}"
-        report.check(f"proxy/{label(row)}/leaves-no-client-mode", late if left else "")
-
-
-def processes_with(word):
-    table = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in table.stdout.splitlines()]
-    return [int(pid) for pid, *argv in rows if word in argv]
+        ends_with_its_client(what, f"proxy/{label(row)}/leaves-no-client-mode", report)
 
 
 def run_client(name, row, target, proxy_log, work, report):
@@ -246,29 +126,6 @@ def run_client(name, row, target, proxy_log, work, report):
     # The proxy that a stdio client starts writes to the log of the client.
     if not run_checks(f"{name}/{label(row)}", argv, log, report) and (said := tail(proxy_log or log)):
         report.line(f"  proxy said: {said}")
-
-
-def run_checks(name, argv, log, report):
-    """Runs a program that prints a line for each check. False if something failed."""
-    good, timed_out = True, threading.Event()
-    with log.open("w") as err:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True)
-    timer = threading.Timer(CLIENT_SECONDS, lambda: (timed_out.set(), process.kill()))
-    timer.start()
-    try:
-        for line in process.stdout:
-            good &= not line.startswith("FAIL ")
-            report.line(line.rstrip("\n"))
-        code = process.wait()
-    finally:
-        timer.cancel()
-        process.kill()
-        process.wait()
-    if timed_out.is_set():
-        report.line(f"FAIL {name} killed after {CLIENT_SECONDS} s")
-    elif code != 0 and good:
-        report.line(f"FAIL {name} ended with {code}: {tail(log)}")
-    return good and code == 0
 
 
 def run_row(args, row, work, report):
@@ -290,19 +147,34 @@ def run_faults(args, work, report):
     run_checks("faults", argv, work / "faults.log", report)
 
 
+def run_matrix(args, work, report):
+    write_big_file(work / "big.txt", 10)
+    # The server says everything twice, and this SDK takes no line above 10 MiB from a stdio server.
+    write_big_file(work / "big-for-node-on-stdio.txt", 4)
+    faults = threading.Thread(target=run_faults, args=(args, work, report))
+    faults.start()
+    for row in selected(args.only):
+        run_row(args, row, work, report)
+    faults.join()
+
+
 def selected(only):
     """The rows that may have a check with `only` in its name."""
     near = [row for row in MATRIX if only in label(row) or label(row) in only]
-    return near or ([] if "faults".startswith(only.split("/")[0]) else MATRIX)
+    elsewhere = any(part in only for part in ("faults/", "eras/", "modern-http/"))
+    return near or ([] if elsewhere else MATRIX)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--proxy", required=True, type=os.path.abspath, help="the mcp-proxy binary")
+    parser.add_argument("--proxy", type=os.path.abspath, help="the mcp-proxy binary")
+    parser.add_argument("--direct", action="store_true", help="no proxy: only the pairs of eras that need none")
     parser.add_argument("--runtime", default="smol", choices=["smol", "blocking"])
     parser.add_argument("--only", default="", metavar="NAME", help="run checks whose name contains NAME")
     args = parser.parse_args()
-    if not shutil.which(args.proxy):
+    if bool(args.proxy) == args.direct:
+        parser.error("either --proxy or --direct")
+    if args.proxy and not shutil.which(args.proxy):
         parser.error(f"{args.proxy} is not an executable")
 
     # Turn SIGTERM into an exception, so that the `finally` blocks end what was started.
@@ -312,14 +184,9 @@ def main():
     report = Report(args.only)
     with tempfile.TemporaryDirectory(prefix="mcp-clients-") as folder:
         work = pathlib.Path(folder).resolve()
-        write_big_file(work / "big.txt", 10)
-        # The server says everything twice, and this SDK takes no line above 10 MiB from a stdio server.
-        write_big_file(work / "big-for-node-on-stdio.txt", 4)
-        faults = threading.Thread(target=run_faults, args=(args, work, report))
-        faults.start()
-        for row in selected(args.only):
-            run_row(args, row, work, report)
-        faults.join()
+        if args.proxy:
+            run_matrix(args, work, report)
+        eras.run(args, work, report)
     if report.passed + report.failed == 0:
         report.line(f"FAIL no check has a name containing {args.only!r}")
     print(f"{report.passed} passed, {report.failed} failed")

@@ -1,101 +1,47 @@
 // The client under test: the proxy in client mode, driven over stdio. The suite starts it once a scenario.
-//   node client.mjs --proxy BIN [--runtime R] URL
-// It takes the scenario from the environment, as the suite hands it over. Status 0 only if the client side went well:
-// every request was answered as expected, nothing but JSON-RPC came out, and the proxy ended by itself with status 0
-// once its stdin was closed.
+//   node client.mjs --proxy BIN [--runtime R] [--era legacy|modern] URL
+// It takes the scenario from the environment, as the suite hands it over; `--era` is that of the driver (drivers.mjs),
+// legacy unless said otherwise. Without `--proxy` the modern driver goes to the URL itself. Status 0 only if the client
+// side went well: every request was answered as expected, and the proxy kept its manners.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
+import { Legacy, Modern } from './drivers.mjs';
 
-const EXIT_SECONDS = 5;
+const MODERN = '2026-07-28';
+const NEWEST_LEGACY = '2025-11-25';
 
 const { values, positionals } = parseArgs({
-  options: { proxy: { type: 'string' }, runtime: { type: 'string', default: 'smol' } },
+  options: {
+    proxy: { type: 'string' },
+    runtime: { type: 'string', default: 'smol' },
+    era: { type: 'string', default: 'legacy' }
+  },
   allowPositionals: true
 });
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
-const revision = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION ?? '2025-11-25';
+const suiteRevision = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION ?? NEWEST_LEGACY;
 const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
 const url = positionals[0];
 
-class Client {
-  #answers = {};
-  #waiting = new Map();
-  #lastId = 0;
-
-  // `answers` has what the server may ask: method -> function from params to result.
-  constructor(flags, answers = {}) {
-    this.#answers = answers;
-    this.proxy = spawn(values.proxy, ['--runtime', values.runtime, ...flags, url], {
-      stdio: ['pipe', 'pipe', 'inherit']
-    });
-    this.ended = new Promise(resolve => this.proxy.once('exit', (code, signal) => resolve(signal ?? code)));
-    createInterface({ input: this.proxy.stdout }).on('line', line => this.#take(JSON.parse(line)));
-  }
-
-  #take(message) {
-    assert.equal(message.jsonrpc, '2.0');
-    if (message.method !== undefined) {
-      if (message.id === undefined) return;
-      const answer = this.#answers[message.method];
-      const error = { code: -32601, message: `not offered: ${message.method}` };
-      this.#write({ id: message.id, ...(answer ? { result: answer(message.params) } : { error }) });
-      return;
-    }
-    const waiting = this.#waiting.get(message.id);
-    assert(waiting, `an answer to nothing: ${JSON.stringify(message)}`);
-    this.#waiting.delete(message.id);
-    if (message.error) waiting.reject(new Error(JSON.stringify(message.error)));
-    else waiting.resolve(message.result);
-  }
-
-  #write(message) {
-    this.proxy.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
-  }
-
-  request(method, params) {
-    const id = ++this.#lastId;
-    const answer = new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-    this.#write({ id, method, params });
-    return answer;
-  }
-
-  async connect(capabilities = {}) {
-    const clientInfo = { name: 'conformance-over-stdio', version: '1.0.0' };
-    const hello = await this.request('initialize', { protocolVersion: revision, capabilities, clientInfo });
-    this.#write({ method: 'notifications/initialized' });
-    return hello;
-  }
-
-  tools() {
-    return this.request('tools/list', {});
-  }
-
-  call(name, args) {
-    return this.request('tools/call', { name, arguments: args });
-  }
-
-  async close() {
-    this.proxy.stdin.end();
-    const late = new Promise(resolve => setTimeout(resolve, EXIT_SECONDS * 1000, `nothing within ${EXIT_SECONDS} s`));
-    const end = await Promise.race([this.ended, late]);
-    assert.equal(end, 0, `the proxy ended with ${end}`);
-  }
+function start(flags = [], answers = {}) {
+  const command = values.proxy && [values.proxy, '--runtime', values.runtime, ...flags, url];
+  if (values.era === 'modern') return new Modern(command ?? url, MODERN, answers);
+  // A suite for a modern server has no revision that a legacy driver could speak.
+  return new Legacy(command, suiteRevision === MODERN ? NEWEST_LEGACY : suiteRevision, answers);
 }
+
+const accept = content => () => ({ action: 'accept', content });
 
 const SCENARIOS = {
   async initialize() {
-    const client = new Client([]);
-    const hello = await client.connect();
-    assert.equal(hello.protocolVersion, revision);
-    assert.equal(hello.serverInfo.name, 'test-server');
+    const client = start();
+    assert.deepEqual(await client.connect(), ['test-server', suiteRevision]);
     assert.deepEqual(await client.tools(), { tools: [] });
     return client;
   },
 
   async tools_call() {
-    const client = new Client([]);
+    const client = start();
     await client.connect();
     assert.equal((await client.tools()).tools[0].name, 'add_numbers');
     const { content } = await client.call('add_numbers', { a: 5, b: 3 });
@@ -108,9 +54,9 @@ const SCENARIOS = {
       action: 'accept',
       content: Object.fromEntries(Object.entries(requestedSchema.properties).map(([name, { default: d }]) => [name, d]))
     });
-    const client = new Client([], { 'elicitation/create': defaults });
+    const client = start([], { 'elicitation/create': defaults });
     await client.connect({ elicitation: { form: {} } });
-    const { content } = await client.call('test_client_elicitation_defaults', {});
+    const { content } = await client.call('test_client_elicitation_defaults');
     const [, accepted] = content[0].text.match(/^Elicitation completed: (.*)$/);
     const want = { name: 'John Doe', age: 30, score: 95.5, status: 'active', verified: true };
     assert.deepEqual(JSON.parse(accepted), want);
@@ -118,20 +64,83 @@ const SCENARIOS = {
   },
 
   async 'sse-retry'() {
-    const client = new Client([]);
+    const client = start();
     await client.connect();
     await client.tools();
-    const { content } = await client.call('test_reconnection', {});
+    const { content } = await client.call('test_reconnection');
     assert.equal(content[0].text, 'Reconnection test completed successfully');
     return client;
   },
 
   async 'json-schema-2020-12-preservation'() {
-    const client = new Client([]);
+    const client = start();
     await client.connect();
     const { tools } = await client.tools();
     const { inputSchema } = tools.find(tool => tool.name === 'json_schema_2020_12_tool');
     await client.call('json_schema_echo', { schema: inputSchema });
+    return client;
+  },
+
+  async 'json-schema-ref-no-deref'() {
+    const client = start();
+    await client.connect();
+    assert.equal((await client.tools()).tools[0].name, 'lookup_user');
+    return client;
+  },
+
+  async 'request-metadata'() {
+    const answers = {
+      'sampling/createMessage': () => assert.fail('nobody asks for a completion here'),
+      'elicitation/create': () => assert.fail('nobody asks the user here'),
+      'roots/list': () => ({ roots: [] })
+    };
+    const client = start([], answers);
+    await client.connect({ roots: {}, sampling: {}, elicitation: { form: {} } });
+    assert.deepEqual((await client.tools()).tools, []);
+    return client;
+  },
+
+  async 'http-standard-headers'() {
+    const client = start();
+    await client.connect();
+    for (const { name } of (await client.tools()).tools) {
+      assert.equal((await client.call(name)).content[0].text, 'Headers test completed');
+    }
+    for (const { uri } of (await client.resources()).resources) assert.deepEqual((await client.read(uri)).contents, []);
+    for (const { name } of (await client.prompts()).prompts) assert.deepEqual((await client.prompt(name)).messages, []);
+    return client;
+  },
+
+  async 'http-custom-headers'() {
+    const client = start();
+    await client.connect();
+    await client.tools();
+    for (const call of context.toolCalls) {
+      const { content } = await client.call(call.name, call.arguments);
+      assert.equal(content[0].text, 'Custom headers test completed');
+    }
+    return client;
+  },
+
+  async 'http-invalid-tool-headers'() {
+    const client = start();
+    await client.connect();
+    const { tools } = await client.tools();
+    assert.deepEqual(tools.map(tool => tool.name), ['valid_tool']);
+    for (const { name } of tools) await client.call(name, { region: 'us-west1' });
+    return client;
+  },
+
+  async 'sep-2322-client-request-state'() {
+    const client = start([], { 'elicitation/create': accept({ confirmed: true }) });
+    await client.connect({ elicitation: { form: {} } });
+    await client.tools();
+    const text = async name => (await client.call(name)).content[0].text;
+    const answers = ['test_mrtr_echo_state', 'test_mrtr_no_state', 'test_mrtr_unrelated'].map(text);
+    assert.deepEqual(await Promise.all(answers), ['echo-state-ok', 'no-state-ok', 'unrelated-ok']);
+    // This SDK refuses a result without `resultType` from a modern server; the proxy may pass on what the server said.
+    const last = await text('test_mrtr_no_result_type').catch(error => error.data?.violation ?? error);
+    assert.equal(last, values.era === 'modern' && last === 'missing-resultType' ? last : 'no-result-type-test-ok');
     return client;
   },
 
@@ -142,7 +151,7 @@ const SCENARIOS = {
     const { token_endpoint } = await json(new URL('/.well-known/oauth-authorization-server', issuer));
     const { client_id, client_secret } = context;
     const flags = ['--client-id', client_id, '--client-secret', client_secret, '--token-url', token_endpoint];
-    const client = new Client(flags);
+    const client = start(flags);
     await client.connect();
     await client.tools();
     return client;

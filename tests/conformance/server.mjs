@@ -56,7 +56,16 @@ function onHttp(port, era) {
     return old ? legacy(request) : modern.fetch(request);
   }
 
-  const listener = http.createServer(toNodeHandler({ fetch }));
+  const handle = toNodeHandler({ fetch });
+  const listener = http.createServer((request, response) => {
+    // Left alone, the head of a stream waits for its first event, and with it everybody who waits for the stream.
+    const { writeHead } = response;
+    response.writeHead = (...head) => {
+      writeHead.apply(response, head).flushHeaders();
+      return response;
+    };
+    handle(request, response);
+  });
   listener.listen(port, '127.0.0.1', () => {
     console.log(`http://127.0.0.1:${listener.address().port}/mcp`);
   });

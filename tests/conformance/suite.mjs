@@ -32,9 +32,13 @@ function readChecks(results) {
   });
 }
 
-// The checks that failed or warned, a line each.
-export function unhappy(checks) {
+// The checks that failed or warned, a line each. `expected` has reasons, by `scenario:check`.
+export function unhappy(checks, expected = {}) {
   return checks
     .filter(({ status }) => status === 'FAILURE' || status === 'WARNING')
-    .map(({ scenario, id, status, errorMessage }) => `${status} ${scenario} / ${id}: ${errorMessage ?? 'no message'}`);
+    .map(({ scenario, id, status, errorMessage }) => {
+      const reason = expected[`${scenario}:${id}`];
+      const said = errorMessage ?? 'no message';
+      return `${reason ? 'expected ' : ''}${status} ${scenario} / ${id}: ${said}${reason ? ` (${reason})` : ''}`;
+    });
 }

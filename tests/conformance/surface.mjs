@@ -1,110 +1,34 @@
 // What the server offers: every tool, resource, prompt and completion that the
 // server scenarios of the MCP conformance suite call. The names, argument names
-// and the texts that a check looks for are fixed by the suite.
-import { randomBytes } from 'node:crypto';
+// and the texts that a check looks for are fixed by the suite. What the checks
+// of tests/clients call is in matrix.mjs.
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   CLIENT_CAPABILITIES_META_KEY,
   McpServer,
   ResourceTemplate,
-  createRequestStateCodec,
   fromJsonSchema,
-  inputRequired,
-  inputResponse
+  inputRequired
 } from '@modelcontextprotocol/server';
-
-const PNG = // one red pixel
-  'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC';
-const WAV = // a header and no samples
-  'UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA=';
-
-// One key per process: a sealed state only has to be readable by the process
-// that made it, and binding it to the method stops it being used elsewhere.
-const state = createRequestStateCodec({
-  key: randomBytes(32),
-  bind: ctx => ctx.mcpReq.method
-});
-
-// ---- small builders -------------------------------------------------------
-
-const text = value => ({ type: 'text', text: value });
-const image = { type: 'image', data: PNG, mimeType: 'image/png' };
-const embedded = (uri, mimeType, value) => ({
-  type: 'resource',
-  resource: { uri, mimeType, text: value }
-});
-const answer = (...content) => ({ content });
-const userMessages = (...content) => ({
-  messages: content.map(item => ({ role: 'user', content: item }))
-});
-
-// The schema of an object whose members are all required strings.
-const strings = members => ({
-  type: 'object',
-  properties: Object.fromEntries(
-    Object.entries(members).map(([name, description]) => [name, { type: 'string', description }])
-  ),
-  required: Object.keys(members)
-});
-
-// ---- asking the client ----------------------------------------------------
-
-const elicit = (message, requestedSchema) => inputRequired.elicit({ message, requestedSchema });
-const askName = message => elicit(message, strings({ name: 'A name' }));
-const sample = (prompt, maxTokens = 100) =>
-  inputRequired.createMessage({
-    messages: [{ role: 'user', content: text(prompt) }],
-    maxTokens
-  });
-
-const spoken = view => view.result.content.text;
-const describe = view => `action=${view.action}, content=${JSON.stringify(view.content ?? {})}`;
-
-// The kind of reply that each kind of question is answered with.
-const REPLY_KIND = {
-  'elicitation/create': 'elicit',
-  'sampling/createMessage': 'sampling',
-  'roots/list': 'roots'
-};
-
-// A handler that needs something from the client before it can answer.
-// `questions(args, ctx)` names the requests, `finish(views)` makes the result
-// once every one of them is answered. To a 2026-07-28 client this is an
-// `input_required` result; on an older connection the SDK turns it into real
-// server-to-client requests, so one definition serves both eras.
-// `sealed` also sends a signed requestState and wants it back.
-const asking = (questions, finish, { sealed = false } = {}) => async (args, ctx) => {
-  const inputRequests = questions(args, ctx);
-  const views = {};
-  let complete = !sealed || ctx.mcpReq.requestState() !== undefined;
-  for (const [key, { method }] of Object.entries(inputRequests)) {
-    views[key] = inputResponse(ctx.mcpReq.inputResponses, key);
-    complete &&= views[key].kind === REPLY_KIND[method];
-  }
-  if (complete) return finish(views);
-  return inputRequired({
-    inputRequests,
-    ...(sealed && { requestState: await state.mint({ asked: Object.keys(inputRequests) }, ctx) })
-  });
-};
-
-// One question per round. The answers so far travel in the state.
-const steps = [
-  askName('Step 1: who are you?'),
-  elicit('Step 2: which colour?', strings({ color: 'A colour' }))
-];
-async function stepByStep(_args, ctx) {
-  const seen = ctx.mcpReq.requestState();
-  const answers = seen?.answers ?? [];
-  const reply = seen && inputResponse(ctx.mcpReq.inputResponses, `step${answers.length + 1}`);
-  if (reply?.kind === 'elicit') answers.push(describe(reply));
-
-  if (answers.length === steps.length) return answer(text(answers.join('; ')));
-  return inputRequired({
-    inputRequests: { [`step${answers.length + 1}`]: steps[answers.length] },
-    requestState: await state.mint({ answers }, ctx)
-  });
-}
+import {
+  PNG,
+  WAV,
+  answer,
+  askName,
+  asking,
+  describe,
+  elicit,
+  embedded,
+  image,
+  sample,
+  spoken,
+  state,
+  stepByStep,
+  strings,
+  text,
+  userMessages
+} from './asking.mjs';
+import { registerMatrix } from './matrix.mjs';
 
 // ---- schemas that must reach the client untouched -------------------------
 
@@ -485,13 +409,21 @@ export function createServer(notifier) {
         logging: {},
         completions: {}
       },
+      instructions: 'For tests only.',
       requestState: { verify: state.verify }
     }
   );
   const { server } = mcp;
+  const watched = new Set();
   const changes = notifier ?? {
     toolsChanged: () => server.sendToolListChanged(),
-    promptsChanged: () => server.sendPromptListChanged()
+    promptsChanged: () => server.sendPromptListChanged(),
+    resourcesChanged: () => server.sendResourceListChanged(),
+    // To a 2026-07-28 client, the SDK only sends what its subscription names.
+    resourceUpdated: async uri => {
+      const modern = server.getNegotiatedProtocolVersion() === '2026-07-28';
+      if (modern || watched.has(uri)) await server.sendResourceUpdated({ uri });
+    }
   };
 
   for (const [name, definition] of Object.entries(tools(server, changes))) {
@@ -502,10 +434,10 @@ export function createServer(notifier) {
     mcp.registerPrompt(name, { description, argsSchema: fromJsonSchema(strings(members)) }, handler);
   }
   registerResources(mcp);
+  registerMatrix(mcp, changes);
 
-  // No resource ever changes, so a subscription leaves nothing to remember.
-  server.setRequestHandler('resources/subscribe', () => ({}));
-  server.setRequestHandler('resources/unsubscribe', () => ({}));
+  server.setRequestHandler('resources/subscribe', ({ params }) => (watched.add(params.uri), {}));
+  server.setRequestHandler('resources/unsubscribe', ({ params }) => (watched.delete(params.uri), {}));
 
   server.setRequestHandler('completion/complete', ({ params }) => {
     const words = ['paris', 'park', 'party'];

@@ -17,7 +17,7 @@ use log::{debug, info, warn};
 
 use super::Line;
 use super::auth::Auth;
-use super::reply::{answers, error_of, hint, message_of, status_text};
+use super::reply::{answers, hint, status_text};
 use super::resume::{LISTENING, RETRY_ASKED, STANDALONE, Stream};
 use super::url;
 use crate::config::{Origin, RemoteTransport};
@@ -25,7 +25,6 @@ use crate::core::Core;
 use crate::core::timers::Deadline;
 use crate::era::envelope::{self, MODERN};
 use crate::era::mirror;
-use crate::era::result::is_modern_error;
 use crate::io::{Action, FetchError, FetchErrorKind, FetchId, FetchRequest, Headers, HttpResponse, Pipe, Secret};
 use crate::wire::rpc::{self, Kind};
 use crate::wire::sse;
@@ -83,7 +82,7 @@ pub(super) struct Conversation {
     /// Where it was redirected to, or as configured.
     url: String,
     pub(super) mode: Mode,
-    session: Option<String>,
+    pub(super) session: Option<String>,
     /// Modern requests go out: there is no session, and to give up on one is to close its stream.
     pub(super) modern: bool,
     pub(super) revision: Option<String>,
@@ -92,7 +91,7 @@ pub(super) struct Conversation {
     pub(super) barrier: Option<FetchId>,
     pub(super) streams: BTreeMap<u64, Stream>,
     /// Why Streamable HTTP was given up.
-    refused: Option<String>,
+    pub(super) refused: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -554,6 +553,12 @@ impl Remotes {
                 while let Some(event) = decoder.next(&mut bytes) {
                     let Ok(event) = event else {
                         warn!("the remote server sent an event that is too long; its stream is closed");
+                        if let Some(stream) =
+                            conversation.streams.get_mut(&STANDALONE).filter(|_| number == Some(STANDALONE))
+                        {
+                            // From where it was, it would only bring the same event again.
+                            stream.last_id = None;
+                        }
                         if let Some(number) = number.filter(|number| *number != STANDALONE) {
                             conversation.streams.remove(&number);
                             let text =
@@ -732,58 +737,6 @@ impl Remotes {
         };
         self.pump(core, owner);
         said
-    }
-
-    /// A POST got an answer that is none.
-    fn post_refused(
-        &mut self,
-        core: &mut Core,
-        owner: RemoteId,
-        post: Post,
-        status: u16,
-        text: String,
-        body: &[u8],
-    ) -> Vec<(RemoteId, Said)> {
-        let Some(conversation) = self.table.get_mut(&owner) else { return Vec::new() };
-        let error = error_of(body);
-        let text = match error.as_deref().and_then(message_of) {
-            Some(words) => format!("{text}: {words}"),
-            None => text,
-        };
-        // Some servers say 400 and explain it, where the specification asks for 404.
-        let forgotten =
-            status == 404 || (status == 400 && !post.hello && text.to_ascii_lowercase().contains("session"));
-        if forgotten && conversation.session.is_some() {
-            // It was not processed: the next conversation sends it again. And nobody is there to hear DELETE.
-            conversation.session = None;
-            let mut unsent = vec![post];
-            unsent.extend(conversation.waiting.drain(..));
-            return vec![(owner, Said::Down { why: text, unsent })];
-        }
-        let modern = error.as_deref().and_then(|error| serde_json::from_str(error).ok()).is_some_and(is_modern_error);
-        if post.hello && conversation.mode == Mode::Detect && matches!(status, 400 | 404 | 405) && !modern {
-            info!("it does not speak Streamable HTTP ({status}); trying HTTP+SSE");
-            conversation.mode = Mode::Sse(None);
-            conversation.refused = Some(text);
-            conversation.waiting.push_front(post);
-            self.get(core, owner, Purpose::Sse, 0);
-            return Vec::new();
-        }
-        let Some(number) = post.number else {
-            warn!("the remote server refused a notification: {text}");
-            return Vec::new();
-        };
-        match error.filter(|_| !matches!(status, 401 | 403 | 429 | 500..)) {
-            // Its own words, under our number.
-            Some(error) => {
-                let bytes = format!(r#"{{"jsonrpc":"2.0","id":{number},"error":{error}}}"#).into_bytes();
-                vec![(owner, Said::Message { bytes, about: Some(number) })]
-            }
-            None => {
-                let refused = matches!(status, 400..500) && !matches!(status, 401 | 403 | 408 | 429);
-                vec![(owner, Said::Failed { number, text, refused })]
-            }
-        }
     }
 
     /// Nobody waits for the answer to this request any more. True if whatever the server still says about it could only

@@ -1,5 +1,10 @@
 //! What the answers of remote servers mean, and what to tell people about those that are none.
 
+use log::{info, warn};
+
+use super::remote::{Mode, Post, Purpose, RemoteId, Remotes, Said};
+use crate::core::Core;
+use crate::era::result::is_modern_error;
 use crate::io::{FetchErrorKind, Headers};
 use crate::wire::rpc::{self, Kind};
 
@@ -61,4 +66,58 @@ pub(super) fn error_of(body: &[u8]) -> Option<String> {
 pub(super) fn message_of(error: &str) -> Option<String> {
     let [message] = rpc::members(error, ["message"]).ok()?;
     rpc::string(message?).filter(|text| text.len() <= 300).map(std::borrow::Cow::into_owned)
+}
+
+impl Remotes {
+    /// A POST got an answer that is none.
+    pub(super) fn post_refused(
+        &mut self,
+        core: &mut Core,
+        owner: RemoteId,
+        post: Post,
+        status: u16,
+        text: String,
+        body: &[u8],
+    ) -> Vec<(RemoteId, Said)> {
+        let Some(conversation) = self.table.get_mut(&owner) else { return Vec::new() };
+        let error = error_of(body);
+        let text = match error.as_deref().and_then(message_of) {
+            Some(words) => format!("{text}: {words}"),
+            None => text,
+        };
+        // Some servers say 400 and explain it, where the specification asks for 404.
+        let forgotten =
+            status == 404 || (status == 400 && !post.hello && text.to_ascii_lowercase().contains("session"));
+        if forgotten && conversation.session.is_some() {
+            // It was not processed: the next conversation sends it again. And nobody is there to hear DELETE.
+            conversation.session = None;
+            let mut unsent = vec![post];
+            unsent.extend(conversation.waiting.drain(..));
+            return vec![(owner, Said::Down { why: text, unsent })];
+        }
+        let modern = error.as_deref().and_then(|error| serde_json::from_str(error).ok()).is_some_and(is_modern_error);
+        if post.hello && conversation.mode == Mode::Detect && matches!(status, 400 | 404 | 405) && !modern {
+            info!("it does not speak Streamable HTTP ({status}); trying HTTP+SSE");
+            conversation.mode = Mode::Sse(None);
+            conversation.refused = Some(text);
+            conversation.waiting.push_front(post);
+            self.get(core, owner, Purpose::Sse, 0);
+            return Vec::new();
+        }
+        let Some(number) = post.number else {
+            warn!("the remote server refused a notification: {text}");
+            return Vec::new();
+        };
+        match error.filter(|_| !matches!(status, 401 | 403 | 429 | 500..)) {
+            // Its own words, under our number.
+            Some(error) => {
+                let bytes = format!(r#"{{"jsonrpc":"2.0","id":{number},"error":{error}}}"#).into_bytes();
+                vec![(owner, Said::Message { bytes, about: Some(number) })]
+            }
+            None => {
+                let refused = matches!(status, 400..500) && !matches!(status, 401 | 403 | 408 | 429);
+                vec![(owner, Said::Failed { number, text, refused })]
+            }
+        }
+    }
 }

@@ -86,6 +86,12 @@ impl Remotes {
     /// Time to take up a stream again.
     pub(crate) fn reopen(&mut self, core: &mut Core, owner: RemoteId, number: u64) {
         let Some(conversation) = self.table.get(&owner) else { return };
+        let server = conversation.server;
+        if self.auth.get(&server).is_some_and(|auth| auth.needs_token(core.now)) {
+            // Without one it would be refused again.
+            self.fetch_token(core, server, owner);
+            return core.after(RETRY_FIRST, Deadline::Stream(owner, number));
+        }
         if matches!(conversation.mode, Mode::Sse(_)) {
             self.get(core, owner, Purpose::Sse, 1);
         } else if conversation.streams.contains_key(&number) {

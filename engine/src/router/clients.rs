@@ -41,7 +41,7 @@ impl Router {
         let Some(peer) = self.peers.get(&stream.session) else { return Step::Ignore };
         let (link, role) = (peer.link, peer.role);
         let group = self.groups.entry(link).or_default();
-        if group.busy >= core.config.limits.max_calls {
+        if group.busy >= core.config.limits.max_calls || group.calls.len() >= 4 * core.config.limits.max_calls {
             return refuse(503, code::REFUSED, "too many calls wait for this server (--max-calls); try again later");
         }
         let Ok(token) = rpc::progress_token(params) else {

@@ -23,7 +23,7 @@ fn asked(w: &mut World, exchange: ExchangeId) -> (String, String) {
     let said = json(&w.expect_json(exchange))["result"].clone();
     let questions = said["inputRequests"].as_object().expect("questions");
     assert_eq!(questions.len(), 1);
-    (questions.keys().next().unwrap().clone(), said["requestState"].as_str().expect("a state").to_owned())
+    (questions.keys().next().expect("a question").clone(), said["requestState"].as_str().expect("a state").to_owned())
 }
 
 fn too_long() -> String {

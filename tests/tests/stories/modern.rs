@@ -243,6 +243,9 @@ fn the_body_says_which_era_a_request_is_of() {
     assert_eq!(*line, body.replace(r#""id":1"#, &format!(r#""id":{}"#, line.id())));
     w.answer(child, &line, "{}");
     w.expect_json(exchange);
+    // One whose header says what its body does not is a modern one that is not whole.
+    let exchange = w.post(&Client { revision: Some(MODERN.into()), ..client.clone() }, &call("3"));
+    w.expect_refused(exchange, 400, -32602);
     // One with an envelope and the header of the session is neither.
     let exchange = w.post(&client, &Modern::new("{}").says("2", LIST, ""));
     w.expect_refused(exchange, 400, -32020);
