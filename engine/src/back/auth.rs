@@ -298,7 +298,8 @@ mod tests {
         assert!(!auth.needs_token(at(539)));
         assert!(auth.needs_token(at(540)));
         assert!(auth.challenged(&Headers::new()), "a new token is worth a try");
-        assert!(!auth.challenged(&Headers::new()), "but only one");
+        assert!(auth.needs_token(at(0)));
+        assert!(auth.challenged(&Headers::new()), "so is the first one");
         let error = auth.token_answered(at(0), 401, br#"{"error":"invalid_client"}"#).unwrap_err();
         assert!(error.contains("401: invalid_client"), "{error}");
         assert!(auth.token_answered(at(0), 200, b"<html>").is_err());
