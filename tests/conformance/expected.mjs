@@ -17,6 +17,7 @@ export const SERVER = {
 export const CLIENT = {
   '0.2.0-alpha.12 at 2026-07-28, legacy client': {
     'request-metadata':
-      'every request has to be modern; the proxy first hands on the `initialize` of a legacy client, in case the server takes it'
+      'every request has to be modern; the proxy first hands on the `initialize` of a legacy client, in case the server takes it',
+    'http-standard-headers': 'that `initialize` has none of the header fields of the modern revision, because it is none of its requests'
   }
 };

@@ -13,6 +13,8 @@ mod bridge_up;
 mod calls;
 #[path = "stories/http.rs"]
 mod http;
+#[path = "stories/leases.rs"]
+mod leases;
 #[path = "stories/legacy.rs"]
 mod legacy;
 #[path = "stories/limits.rs"]

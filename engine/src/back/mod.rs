@@ -70,10 +70,16 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Whether it is the request of this number.
-    fn is_request(&self, number: u64) -> bool {
-        let message = rpc::parse(self.bytes.trim_ascii_end()).map(|message| message.kind);
-        matches!(message, Ok(rpc::Kind::Request { id, .. }) if id.number() == Some(number))
+    /// Whether it is the request of this number, or cancels it.
+    fn concerns(&self, number: u64) -> bool {
+        let id = match rpc::parse(self.bytes.trim_ascii_end()).map(|message| message.kind) {
+            Ok(rpc::Kind::Request { id, .. }) => id.number(),
+            Ok(rpc::Kind::Notification { method, params }) if method == "notifications/cancelled" => {
+                rpc::member(params, "requestId").ok().flatten().and_then(|id| rpc::Id(id.get()).number())
+            }
+            _ => None,
+        };
+        id == Some(number)
     }
 }
 
@@ -90,6 +96,17 @@ pub(crate) enum Full {
     Children,
     /// The server does not read what was sent already.
     Queue,
+}
+
+/// What is left of a call that nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// It never went out.
+    Unsent,
+    /// Nothing more about it can come.
+    Silent,
+    /// The server may still speak of it.
+    Underway,
 }
 
 /// What became of a link.
@@ -716,16 +733,14 @@ impl Back {
     }
 
     /// Nobody waits for the answer to this call any more.
-    /// True if nothing more about it can come.
-    pub(crate) fn forget_call(&mut self, core: &mut Core, link: LinkId, number: u64) -> bool {
-        let Some(link) = self.links.get_mut(&link) else { return false };
+    pub(crate) fn forget_call(&mut self, core: &mut Core, link: LinkId, number: u64) -> Forgotten {
+        let Some(link) = self.links.get_mut(&link) else { return Forgotten::Underway };
         let waiting = link.queue.len();
-        link.queue.retain(|line| !line.is_request(number));
+        link.queue.retain(|line| !line.concerns(number));
         match link.peer {
-            // It never went out.
-            _ if link.queue.len() < waiting => true,
-            Some(Peer::Remote(remote)) => self.remotes.forget_call(core, remote, number),
-            _ => false,
+            _ if link.queue.len() < waiting => Forgotten::Unsent,
+            Some(Peer::Remote(remote)) if self.remotes.forget_call(core, remote, number) => Forgotten::Silent,
+            _ => Forgotten::Underway,
         }
     }
 

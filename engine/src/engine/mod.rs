@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use log::{debug, info, log_enabled, trace, warn};
 
-use crate::back::{Back, Full, Sharing};
+use crate::back::{Back, Forgotten, Full, Sharing};
 use crate::config::{Config, ConfigError, FrontKind, SessionMode};
 use crate::core::Core;
 use crate::core::timers::Deadline;
@@ -510,9 +510,13 @@ impl Engine {
                 let error = rpc::error(Some(&id), code::INTERNAL, why);
                 self.front.reply(&mut self.core, stream, 200, error);
             }
-            for call in parting.calls {
-                if self.back.forget_call(&mut self.core, parting.link, call) {
+            for (call, cancel) in parting.calls {
+                let forgotten = self.back.forget_call(&mut self.core, parting.link, call);
+                if forgotten != Forgotten::Underway {
                     self.router.bury(&mut self.core, call);
+                }
+                if let Some(line) = cancel.filter(|_| forgotten != Forgotten::Unsent) {
+                    let _ = self.back.send(&mut self.core, parting.link, line);
                 }
             }
             for line in parting.lines {
@@ -671,17 +675,18 @@ impl Engine {
         match deadline {
             Deadline::Call(call) => {
                 let (link, own) = (self.router.link_of_call(call), self.router.effect_of(call));
+                let forgotten = link.map(|link| self.back.forget_call(&mut self.core, link, call.0));
                 for step in self.router.call_late(&mut self.core, call) {
                     match step {
                         // Over HTTP the stream of a cancelled request must end. Here nothing waits for an answer.
                         Step::Gone { stream, .. } if self.front.is_stdio(stream.session) => {}
                         Step::Gone { stream, message } => self.reply(stream, 200, message),
+                        // What the server never got need not be cancelled.
+                        Step::Send { .. } if forgotten == Some(Forgotten::Unsent) => {}
                         step => self.run(step),
                     }
                 }
-                if let Some(link) = link
-                    && self.back.forget_call(&mut self.core, link, call.0)
-                {
+                if forgotten.is_some_and(|forgotten| forgotten != Forgotten::Underway) {
                     self.router.bury(&mut self.core, call.0);
                 }
                 if let Some(link) = link {

@@ -207,8 +207,8 @@ pub(crate) struct Router {
 pub(crate) struct Parting {
     /// Its open requests: where the answers go, and their ids.
     pub(crate) open: Vec<(StreamId, String)>,
-    /// The numbers of its calls.
-    pub(crate) calls: Vec<u64>,
+    /// The numbers of its calls, and the lines that cancel them at the server.
+    pub(crate) calls: Vec<(u64, Option<Vec<u8>>)>,
     pub(crate) link: LinkId,
     /// What the server must hear.
     pub(crate) lines: Vec<Vec<u8>>,
@@ -632,13 +632,11 @@ impl Router {
         for task in tasks.collect::<Vec<_>>() {
             self.close_call(core, task);
         }
-        let calls = peer.calls.iter().map(|call| call.0).collect();
+        let cancel = |call: &CallId| tell.then(|| cancelled(&call.0.to_string(), "the client is gone"));
+        let calls = peer.calls.iter().map(|call| (call.0, cancel(call))).collect();
         for id in peer.calls {
             if let Some(client) = self.leave_call(core, id, peer.role) {
                 open.push((client.stream, client.id));
-                if tell {
-                    lines.push(cancelled(&id.0.to_string(), "the client is gone"));
-                }
             }
         }
         let group = self.groups.entry(link).or_default();

@@ -104,7 +104,7 @@ pub fn choose_config(choices: &mut Choices<'_>) -> (Config, bool) {
             *time = Duration::from_millis(choices.of(short));
         }
     };
-    set(&mut times.start, &[0, 1, 2000]);
+    set(&mut times.start, &[1, 100, 2000]);
     set(&mut times.request, &[0, 500, 5000]);
     set(&mut times.cancel, &[0, 1]);
     set(&mut times.session_idle, &[0, 100, 3000]);

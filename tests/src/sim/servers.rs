@@ -55,6 +55,10 @@ impl Run<'_> {
                     let version = version.unwrap_or_default().into_owned();
                     return self.server_is_greeted(id, line, number, &version);
                 }
+                if method == "server/discover" {
+                    // It refused `initialize`, and is asked whether it is a modern one. It is not.
+                    return process.pending.push(Pending { number, call: None });
+                }
                 assert!(process.ready, "{id:?} read a request before the handshake was done: {line}");
                 self.server_is_called(id, line, number, &method);
             }

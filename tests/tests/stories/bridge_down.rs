@@ -632,6 +632,12 @@ fn a_list_of_tools_is_read_to_its_end_and_again_when_it_has_changed() {
     let line = w.expect_method(child, "tools/call");
     w.answer(child, &line, "{}");
     assert_eq!(w.expect_json(exchange), complete("3", ""));
+    // What fitted the old list need not fit the new one.
+    w.child_says(child, &changed("tools"));
+    let exchange = w.ask(&client, "4", "tools/call", &wrong);
+    w.listed(&format!("[{TOOL}]"));
+    w.expect_refused(exchange, 400, -32020);
+    w.expect_no_line(child);
     w.finish();
 }
 

@@ -136,6 +136,23 @@ fn to_cancel_at_a_remote_server_is_to_close_the_stream() {
 }
 
 #[test]
+fn a_call_that_waits_for_the_list_of_tools_can_be_cancelled() {
+    let mut w = World::new(remote_config(URL, FrontKind::Stdio));
+    connect(&mut w, "{}", "{}");
+    w.stdin_says(&call("1"));
+    w.stdin_says(&call("2"));
+    let list = expect_post(&mut w, "tools/list");
+    w.stdin_says(&cancel("1"));
+    answer(&mut w, list, r#""tools":[]"#);
+    let post = expect_post(&mut w, "tools/call");
+    answer(&mut w, post, r#""content":[]"#);
+    assert_eq!(w.expect_stdout(), result("2", r#"{"content":[]}"#));
+    w.expect_no_fetch();
+    assert_eq!(w.stats().calls, 0);
+    w.finish();
+}
+
+#[test]
 fn questions_of_a_remote_server_cross_too() {
     let mut w = World::new(remote_config(URL, FrontKind::Stdio));
     connect(&mut w, FORM, "{}");

@@ -508,11 +508,13 @@ fn a_call_that_is_cancelled_during_a_round_is_over() {
     w.notify(&client, &result(&question.id(), "{}"));
     w.expect_no_line(child);
     // The same during a pause.
+    let timers = w.stats().timers;
     let exchange = w.post(&client, &call("2"));
     let line = w.expect_line(child);
     w.answer(child, &line, r#"{"resultType":"input_required","requestState":"s"}"#);
     w.notify(&client, &cancel("2"));
     assert_eq!(error_of(&w.expect_json(exchange)), (value!(2), value!(-32000)));
+    assert_eq!(w.stats().timers, timers);
     w.advance(secs(1));
     w.expect_no_line(child);
     assert_eq!((w.stats().calls, w.stats().questions), (0, 0));
@@ -720,6 +722,24 @@ fn a_server_that_comes_back_in_another_era_ends_its_sessions() {
     let (child, line) = w.expect_reader("initialize");
     w.answer(child, &line, r#"{"protocolVersion":"2025-06-18"}"#);
     assert_eq!(w.expect_json(exchange), result("3", r#"{"protocolVersion":"2025-06-18"}"#));
+    w.finish();
+}
+
+#[test]
+fn a_client_that_comes_after_the_era_has_changed_is_introduced_in_the_old_way() {
+    let mut w = World::new(eras());
+    let (client, first) = join(&mut w, "2025-06-18", "{}", "{}");
+    let deleted = w.delete(&client);
+    assert_eq!(w.expect_respond(deleted).status, 200);
+    w.exit(first, Exit::Code(0));
+    let exchange = w.post(&Client::new(), &hello(r#""h""#, "2025-06-18", "{}"));
+    let (second, line) = w.expect_reader("server/discover");
+    w.refuse(second, &line, -32601);
+    let line = w.expect_method(second, "initialize");
+    assert_eq!(*line, hello(&line.id(), "2025-06-18", "{}"));
+    w.answer(second, &line, r#"{"protocolVersion":"2025-06-18"}"#);
+    assert_eq!(w.expect_json(exchange), result(r#""h""#, r#"{"protocolVersion":"2025-06-18"}"#));
+    assert_eq!(w.stats().children, 1);
     w.finish();
 }
 

@@ -743,10 +743,12 @@ fn who_hangs_up_closes_the_stream_of_the_remote_server() {
     let exchange = w.ask(&client, "1", LIST, "");
     let post = expect_post(&mut w, "server/discover");
     answer(&mut w, post, &discovery("{}"));
+    let timers = w.stats().timers;
     let post = expect_post(&mut w, LIST);
     w.remote_streams(post, head(200, EVENTS), "");
     w.close_client(exchange);
     assert!(w.fetches[&post].body.dropped);
+    assert!(w.stats().timers < timers, "nothing more can come about it");
     w.expect_no_fetch();
     // A subscription ends with its stream, too, and its client hears of it.
     let stream = w.ask(&client, "2", "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#);

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use mcp_proxy_engine::{ChildId, ExchangeId, Exit, FrontKind, Secret};
+use mcp_proxy_engine::{ChildId, ExchangeId, Exit, FrontKind, Secret, Server};
 use mcp_proxy_tests::sim::*;
 use serde_json::{Map, Value, json as value};
 
 /// A client that can fill in forms.
-const FORM: &str = r#"{"elicitation":{}}"#;
-const CALL: &str = r#""name":"t""#;
+pub(super) const FORM: &str = r#"{"elicitation":{}}"#;
+pub(super) const CALL: &str = r#""name":"t""#;
 /// How long the proxy waits for further questions of one call.
-const GATHER: Duration = Duration::from_millis(10);
+pub(super) const GATHER: Duration = Duration::from_millis(10);
 
 /// A question of the server.
-fn question(id: &str, text: &str) -> String {
+pub(super) fn question(id: &str, text: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"message":"{text}"}}}}"#)
 }
 
@@ -24,7 +24,7 @@ fn progress(token: &str, n: u32) -> String {
 }
 
 /// The first call of all: the server shows its era, is introduced and tells its tools.
-fn begin(w: &mut World, client: &Modern) -> (ExchangeId, ChildId, Line) {
+pub(super) fn begin(w: &mut World, client: &Modern) -> (ExchangeId, ChildId, Line) {
     let exchange = w.ask(client, "1", "tools/call", CALL);
     let child = w.introduced("{}");
     w.listed("[]");
@@ -33,7 +33,7 @@ fn begin(w: &mut World, client: &Modern) -> (ExchangeId, ChildId, Line) {
 }
 
 /// A call that is asked one question. Its client has it now.
-fn begin_asked(w: &mut World, client: &Modern) -> (ChildId, Line, String, String) {
+pub(super) fn begin_asked(w: &mut World, client: &Modern) -> (ChildId, Line, String, String) {
     let (exchange, child, line) = begin(w, client);
     w.child_says(child, &question("5", "q"));
     w.advance(GATHER);
@@ -43,7 +43,7 @@ fn begin_asked(w: &mut World, client: &Modern) -> (ChildId, Line, String, String
 }
 
 /// The questions of an answer, and the state.
-fn asked(answer: &str, id: &str) -> (Map<String, Value>, String) {
+pub(super) fn asked(answer: &str, id: &str) -> (Map<String, Value>, String) {
     let said = json(answer);
     assert_eq!((said["id"].to_string().as_str(), &said["result"]["resultType"]), (id, &value!("input_required")));
     let questions = said["result"]["inputRequests"].as_object().expect("questions").clone();
@@ -51,28 +51,28 @@ fn asked(answer: &str, id: &str) -> (Map<String, Value>, String) {
 }
 
 /// The name of the question with this text.
-fn key(questions: &Map<String, Value>, text: &str) -> String {
+pub(super) fn key(questions: &Map<String, Value>, text: &str) -> String {
     let mine = questions.iter().find(|(_, question)| question["params"]["message"] == text);
     mine.unwrap_or_else(|| panic!("nobody asked {text}: {questions:?}")).0.clone()
 }
 
 /// What a client brings back.
-fn with_answers(state: &str, answers: &[(&str, &str)]) -> String {
+pub(super) fn with_answers(state: &str, answers: &[(&str, &str)]) -> String {
     let answers: Vec<_> = answers.iter().map(|(key, answer)| format!(r#""{key}":{answer}"#)).collect();
     format!(r#"{CALL},"inputResponses":{{{}}},"requestState":"{state}""#, answers.join(","))
 }
 
-fn retry(w: &mut World, client: &Modern, id: &str, state: &str, answers: &[(&str, &str)]) -> ExchangeId {
+pub(super) fn retry(w: &mut World, client: &Modern, id: &str, state: &str, answers: &[(&str, &str)]) -> ExchangeId {
     w.ask(client, id, "tools/call", &with_answers(state, answers))
 }
 
 /// The error that a server's question is answered with.
-fn expect_refusal(w: &mut World, child: ChildId, id: &str, code: i32) {
+pub(super) fn expect_refusal(w: &mut World, child: ChildId, id: &str, code: i32) {
     let line = json(&w.expect_line(child));
     assert_eq!((line["id"].to_string().as_str(), &line["error"]["code"]), (id, &value!(code)), "{line}");
 }
 
-fn expect_cancelled(w: &mut World, child: ChildId, call: &Line) {
+pub(super) fn expect_cancelled(w: &mut World, child: ChildId, call: &Line) {
     assert_eq!(w.expect_method(child, "notifications/cancelled").id(), call.id());
 }
 
@@ -108,6 +108,32 @@ fn a_question_becomes_a_result_and_the_retry_its_answer() {
     w.answer(child, &line, r#"{"content":[]}"#);
     assert_eq!(w.expect_json(exchange), complete(r#""two""#, r#""content":[]"#));
     assert_eq!((w.stats().calls, w.stats().questions, w.stats().sessions), (0, 0, 0));
+    w.finish();
+}
+
+#[test]
+fn a_url_to_visit_has_no_name_of_its_own_any_more() {
+    let mut w = World::new(eras());
+    let client = Modern::new(r#"{"elicitation":{"url":{}}}"#);
+    let (exchange, child, line) = begin(&mut w, &client);
+    w.child_says(
+        child,
+        r#"{"jsonrpc":"2.0","id":5,"method":"elicitation/create","params":{"mode":"url","elicitationId":"e","url":"https://a","message":"m"}}"#,
+    );
+    w.advance(GATHER);
+    let answer = w.expect_json(exchange);
+    let (questions, state) = asked(&answer, "1");
+    let key = key(&questions, "m");
+    assert_eq!(questions[&key]["params"], value!({"mode": "url", "url": "https://a", "message": "m"}));
+    // That it was visited is told by a notification that is gone, too.
+    w.child_says(
+        child,
+        r#"{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":{"elicitationId":"e"}}"#,
+    );
+    let exchange = retry(&mut w, &client, "2", &state, &[(&key, "{}")]);
+    assert_eq!(*w.expect_line(child), result("5", "{}"));
+    w.answer(child, &line, "{}");
+    assert_eq!(w.expect_json(exchange), complete("2", ""));
     w.finish();
 }
 
@@ -406,34 +432,6 @@ fn a_client_that_hangs_up_after_it_came_back_cancels_the_call() {
 }
 
 #[test]
-fn a_process_that_may_still_ask_about_a_cancelled_call_is_given_to_no_other_call_that_may_be_asked() {
-    let mut config = eras();
-    config.timeouts.request = secs(700);
-    config.timeouts.child_idle = secs(7200);
-    let mut w = World::new(config);
-    let client = Modern::new(FORM);
-    let (exchange, one, line) = begin(&mut w, &client);
-    w.close_client(exchange);
-    expect_cancelled(&mut w, one, &line);
-    let second = w.ask(&client, "1", "tools/call", CALL);
-    let two = w.greeted("{}");
-    w.listed("[]");
-    let other = w.expect_method(two, "tools/call");
-    w.child_says(one, &question("5", "late"));
-    expect_refusal(&mut w, one, "5", -32601);
-    w.advance(GATHER);
-    w.expect_silence(second);
-    w.answer(two, &other, "{}");
-    w.expect_json(second);
-    w.advance(secs(700));
-    let exchange = w.ask(&client, "2", "tools/call", CALL);
-    let line = w.expect_method(one, "tools/call");
-    w.answer(one, &line, "{}");
-    w.expect_json(exchange);
-    w.finish();
-}
-
-#[test]
 fn a_client_that_hangs_up_before_it_was_asked_is_not_waited_for() {
     let mut w = World::new(eras());
     let (exchange, child, line) = begin(&mut w, &Modern::new(FORM));
@@ -500,6 +498,64 @@ fn a_state_is_no_other_clients() {
 }
 
 #[test]
+fn a_state_is_good_at_its_own_server_only() {
+    let mut config = eras();
+    config.servers.push(Server { name: "two".into(), ..config.servers[0].clone() });
+    let mut w = World::new(config);
+    let mine = Modern::new(FORM);
+    let mut other = mine.clone();
+    other.client.target = "/servers/two/mcp".into();
+    let exchange = w.ask(&other, "0", "server/discover", "");
+    w.introduced("{}");
+    w.expect_json(exchange);
+    let exchange = w.ask(&mine, "1", "tools/call", CALL);
+    let child = w.introduced("{}");
+    w.listed("[]");
+    let line = w.expect_method(child, "tools/call");
+    w.child_says(child, &question("5", "q"));
+    w.advance(GATHER);
+    let answer = w.expect_json(exchange);
+    let (questions, state) = asked(&answer, "1");
+    let key = key(&questions, "q");
+    let exchange = retry(&mut w, &other, "2", &state, &[(&key, "{}")]);
+    w.expect_refused(exchange, 200, -32602);
+    w.expect_no_line(child);
+    let exchange = retry(&mut w, &mine, "3", &state, &[(&key, "{}")]);
+    assert_eq!(*w.expect_line(child), result("5", "{}"));
+    w.answer(child, &line, "{}");
+    assert_eq!(w.expect_json(exchange), complete("3", ""));
+    w.finish();
+}
+
+#[test]
+fn the_header_fields_of_a_retry_are_checked_too() {
+    let mut w = World::new(eras());
+    let tool = r#"[{"name":"t","inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}}}]"#;
+    let client = Modern::new(FORM);
+    let good = client.clone().with("mcp-param-a", "x");
+    let arguments = format!(r#"{CALL},"arguments":{{"a":"x"}}"#);
+    let exchange = w.ask(&good, "1", "tools/call", &arguments);
+    let child = w.introduced("{}");
+    w.listed(tool);
+    let line = w.expect_method(child, "tools/call");
+    w.child_says(child, &question("5", "q"));
+    w.advance(GATHER);
+    let answer = w.expect_json(exchange);
+    let (questions, state) = asked(&answer, "1");
+    let answers = with_answers(&state, &[(&key(&questions, "q"), "{}")]).replace(CALL, &arguments);
+    for bad in [client.clone(), client.with("mcp-param-a", "y")] {
+        let exchange = w.ask(&bad, "2", "tools/call", &answers);
+        w.expect_refused(exchange, 400, -32020);
+        w.expect_no_line(child);
+    }
+    let exchange = w.ask(&good, "3", "tools/call", &answers);
+    assert_eq!(*w.expect_line(child), result("5", "{}"));
+    w.answer(child, &line, "{}");
+    assert_eq!(w.expect_json(exchange), complete("3", ""));
+    w.finish();
+}
+
+#[test]
 fn a_state_of_another_run_or_another_proxy_is_refused() {
     let mut w = World::new(eras());
     let client = Modern::new(FORM);
@@ -558,33 +614,15 @@ fn what_the_client_has_not_declared_fails_the_call_and_nothing_hangs() {
         let mut w = World::new(eras());
         let (exchange, child, line) = begin(&mut w, &Modern::new(capabilities));
         w.child_says(child, question);
+        expect_refusal(&mut w, child, "5", -32601);
+        expect_cancelled(&mut w, child, &line);
         let refusal = w.expect_refused(exchange, 400, -32021);
         assert!(refusal.contains(&format!(r#""data":{{"requiredCapabilities":{lacks}}}"#)), "{refusal}");
         assert!(refusal.contains(r#""id":1,"#), "{refusal}");
-        expect_refusal(&mut w, child, "5", -32601);
-        expect_cancelled(&mut w, child, &line);
         w.answer(child, &line, "{}");
         assert_eq!((w.stats().calls, w.stats().questions, w.stats().sessions), (0, 0, 0));
         w.finish();
     }
-}
-
-#[test]
-fn after_a_question_that_could_not_be_asked_the_process_is_free_again() {
-    let mut w = World::new(eras());
-    let client = Modern::new(FORM);
-    let (exchange, child, line) = begin(&mut w, &client);
-    w.child_says(child, r#"{"jsonrpc":"2.0","id":5,"method":"roots/list"}"#);
-    w.expect_refused(exchange, 400, -32021);
-    expect_refusal(&mut w, child, "5", -32601);
-    expect_cancelled(&mut w, child, &line);
-    w.refuse(child, &line, -1);
-    let exchange = w.ask(&client, "2", "tools/call", CALL);
-    assert_eq!(w.stats().children, 1);
-    let line = w.expect_method(child, "tools/call");
-    w.answer(child, &line, "{}");
-    assert_eq!(w.expect_json(exchange), complete("2", ""));
-    w.finish();
 }
 
 #[test]
@@ -619,155 +657,6 @@ fn a_url_that_an_error_asks_for_is_asked_for_and_the_call_begins_anew() {
     w.child_says(child, &error(&line));
     let refusal = w.expect_refused(exchange, 400, -32021);
     assert!(refusal.contains(r#"{"requiredCapabilities":{"elicitation":{"url":{}}}}"#), "{refusal}");
-    w.finish();
-}
-
-// ---- several calls ----
-
-#[test]
-fn two_calls_at_once_that_may_ask_have_two_processes_and_one_after_the_other_share_one() {
-    let mut w = World::new(eras());
-    let client = Modern::new(FORM);
-    let (first, one, line_one) = begin(&mut w, &client);
-    let second = w.ask(&client, "1", "tools/call", CALL);
-    let two = w.greeted("{}");
-    w.listed("[]");
-    let line_two = w.expect_method(two, "tools/call");
-    assert_ne!(one, two);
-    w.child_says(two, &question("5", "two"));
-    w.child_says(one, &question("5", "one"));
-    w.advance(GATHER);
-    let mut states = Vec::new();
-    for (exchange, text) in [(first, "one"), (second, "two")] {
-        let answer = w.expect_json(exchange);
-        let (questions, state) = asked(&answer, "1");
-        states.push((key(&questions, text), state));
-    }
-    // The one's answer with the other's state belongs to neither.
-    let crossed = retry(&mut w, &client, "2", &states[0].1, &[(&states[1].0, "{}")]);
-    let answer = w.expect_json(crossed);
-    let (questions, state) = asked(&answer, "2");
-    assert_eq!(key(&questions, "one"), states[0].0);
-    w.expect_no_line(one);
-    w.expect_no_line(two);
-    for (child, line, key, state) in
-        [(one, line_one, &states[0].0, &state), (two, line_two, &states[1].0, &states[1].1)]
-    {
-        let exchange = retry(&mut w, &client, "3", state, &[(key, "{}")]);
-        assert_eq!(*w.expect_line(child), result("5", "{}"));
-        w.answer(child, &line, "{}");
-        assert_eq!(w.expect_json(exchange), complete("3", ""));
-    }
-    for _ in 0..3 {
-        let exchange = w.ask(&client, "4", "tools/call", CALL);
-        let (child, line) = w.expect_reader("tools/call");
-        w.answer(child, &line, "{}");
-        assert_eq!(w.expect_json(exchange), complete("4", ""));
-    }
-    assert_eq!(w.stats().children, 2);
-    w.finish();
-}
-
-#[test]
-fn a_parked_call_keeps_its_process_to_itself() {
-    let mut w = World::new(eras());
-    let client = Modern::new(FORM);
-    let (one, line, key, state) = begin_asked(&mut w, &client);
-    let exchange = w.ask(&client, "1", "tools/call", CALL);
-    let two = w.greeted("{}");
-    w.listed("[]");
-    assert_ne!(one, two);
-    let other = w.expect_method(two, "tools/call");
-    w.answer(two, &other, "{}");
-    w.expect_json(exchange);
-    // What can ask nothing may share.
-    let exchange = w.ask(&client, "2", "prompts/list", "");
-    let list = w.expect_reader("prompts/list");
-    w.answer(list.0, &list.1, r#"{"prompts":[]}"#);
-    w.expect_json(exchange);
-    let exchange = retry(&mut w, &client, "3", &state, &[(&key, "{}")]);
-    assert_eq!(*w.expect_line(one), result("5", "{}"));
-    w.answer(one, &line, "{}");
-    assert_eq!(w.expect_json(exchange), complete("3", ""));
-    assert_eq!(w.stats().children, 2);
-    w.finish();
-}
-
-#[test]
-fn a_client_that_can_be_asked_nothing_is_not_taken_for_one_that_can_be_asked_everything() {
-    let mut w = World::new(eras());
-    let willing = Modern::new(r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#);
-    let (first, one, line) = begin(&mut w, &willing);
-    let second = w.ask(&Modern::new("{}"), "1", "tools/call", CALL);
-    let two = w.greeted("{}");
-    w.listed("[]");
-    let other = w.expect_method(two, "tools/call");
-    w.child_says(one, &question("5", "q"));
-    w.advance(GATHER);
-    let answer = w.expect_json(first);
-    let (questions, state) = asked(&answer, "1");
-    w.answer(two, &other, "{}");
-    w.expect_json(second);
-    let first = retry(&mut w, &willing, "2", &state, &[(&key(&questions, "q"), "{}")]);
-    assert_eq!(*w.expect_line(one), result("5", "{}"));
-    w.answer(one, &line, "{}");
-    w.expect_json(first);
-    w.finish();
-}
-
-#[test]
-fn without_room_for_another_process_a_question_that_may_be_for_either_is_refused() {
-    let mut config = eras();
-    config.limits.max_children = 1;
-    let mut w = World::new(config);
-    let client = Modern::new(FORM);
-    let (first, child, line) = begin(&mut w, &client);
-    let second = w.ask(&client, "2", "tools/call", CALL);
-    let other = w.expect_method(child, "tools/call");
-    w.child_says(child, &question("5", "q"));
-    expect_refusal(&mut w, child, "5", -32601);
-    w.answer(child, &line, "{}");
-    assert_eq!(w.expect_json(first), complete("1", ""));
-    // Now it can only be for the other.
-    w.child_says(child, &question("6", "q"));
-    w.advance(GATHER);
-    let answer = w.expect_json(second);
-    let (questions, state) = asked(&answer, "2");
-    let second = retry(&mut w, &client, "3", &state, &[(&key(&questions, "q"), "{}")]);
-    assert_eq!(*w.expect_line(child), result("6", "{}"));
-    w.answer(child, &other, "{}");
-    assert_eq!(w.expect_json(second), complete("3", ""));
-    w.finish();
-}
-
-#[test]
-fn only_so_many_calls_wait_for_their_clients() {
-    let mut config = eras();
-    config.limits.max_sessions = 1;
-    let mut w = World::new(config);
-    let client = Modern::new(FORM);
-    let (one, line, parked, state) = begin_asked(&mut w, &client);
-    let exchange = w.ask(&client, "2", "tools/call", CALL);
-    let two = w.greeted("{}");
-    w.listed("[]");
-    let other = w.expect_method(two, "tools/call");
-    w.child_says(two, &question("5", "q"));
-    w.advance(GATHER);
-    w.expect_refused(exchange, 503, -32000);
-    let mut said = [w.expect_line(two), w.expect_line(two)];
-    said.sort_by_key(|line| line.method());
-    assert_eq!((said[0].id(), said[1].id()), ("5".into(), other.id()), "both are told: {said:?}");
-    // That one's process is free again.
-    w.refuse(two, &other, -1);
-    let exchange = w.ask(&client, "3", "tools/call", CALL);
-    assert_eq!(w.stats().children, 2);
-    let again = w.expect_method(two, "tools/call");
-    w.answer(two, &again, "{}");
-    w.expect_json(exchange);
-    let exchange = retry(&mut w, &client, "4", &state, &[(&parked, "{}")]);
-    assert_eq!(*w.expect_line(one), result("5", "{}"));
-    w.answer(one, &line, "{}");
-    assert_eq!(w.expect_json(exchange), complete("4", ""));
     w.finish();
 }
 
