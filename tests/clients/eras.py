@@ -46,9 +46,9 @@ SPEAKS = {"legacy": ["legacy"], "modern": ["modern"], "dual": ["legacy", "modern
 MATRIX = [
     # front, back, server, checks
     ("http", "stdio", "ts-legacy", "full"),
-    ("http", "stdio", "ts-dual", "full"),
+    ("http", "stdio", "ts-dual", "short"),
     ("http", "stdio", "ts-modern", "full"),
-    ("http", "stdio", "py-legacy", "full"),
+    ("http", "stdio", "py-legacy", "short"),
     ("http", "stdio", "py-dual", "full"),
     ("http", "http", "ts-legacy", "short"),
     ("http", "http", "ts-dual", "short"),
@@ -63,7 +63,7 @@ MATRIX = [
     ("stdio", "sse", "py-legacy", "short"),
     ("stdio", "chain", "ts-legacy", "short"),
     ("stdio", "chain", "ts-modern", "short"),
-    ("sse", "stdio", "ts-modern", "full"),
+    ("sse", "stdio", "ts-modern", "short"),
     ("sse", "http", "ts-modern", "short"),
     ("sse", "http", "py-dual", "short"),
 ]

@@ -506,7 +506,10 @@ impl Engine {
     fn part(&mut self, session: SessionId, why: &str, tell: bool) {
         self.release_lease(session);
         if let Some(parting) = self.router.detach(&mut self.core, session, tell) {
-            for (stream, id) in parting.open {
+            // On stdout nothing waits for the answer to what was cancelled.
+            let gone = parting.gone.into_iter().filter(|(stream, _)| !self.front.is_stdio(stream.session));
+            let open: Vec<_> = parting.open.into_iter().chain(gone).collect();
+            for (stream, id) in open {
                 let error = rpc::error(Some(&id), code::INTERNAL, why);
                 self.front.reply(&mut self.core, stream, 200, error);
             }

@@ -207,6 +207,8 @@ pub(crate) struct Router {
 pub(crate) struct Parting {
     /// Its open requests: where the answers go, and their ids.
     pub(crate) open: Vec<(StreamId, String)>,
+    /// The same of those that it has cancelled itself.
+    pub(crate) gone: Vec<(StreamId, String)>,
     /// The numbers of its calls, and the lines that cancel them at the server.
     pub(crate) calls: Vec<(u64, Option<Vec<u8>>)>,
     pub(crate) link: LinkId,
@@ -634,9 +636,11 @@ impl Router {
         }
         let cancel = |call: &CallId| tell.then(|| cancelled(&call.0.to_string(), "the client is gone"));
         let calls = peer.calls.iter().map(|call| (call.0, cancel(call))).collect();
+        let mut gone = Vec::new();
         for id in peer.calls {
+            let cancelled = self.calls.get(&id).is_some_and(|call| call.cancelled);
             if let Some(client) = self.leave_call(core, id, peer.role) {
-                open.push((client.stream, client.id));
+                if cancelled { &mut gone } else { &mut open }.push((client.stream, client.id));
             }
         }
         let group = self.groups.entry(link).or_default();
@@ -668,7 +672,7 @@ impl Router {
                 lines.push(self.own_call(core, link, "resources/unsubscribe", &params, Effect::None));
             }
         }
-        Some(Parting { open, calls, link, lines, unused })
+        Some(Parting { open, gone, calls, link, lines, unused })
     }
 
     /// A link is gone for good.
